@@ -1,0 +1,53 @@
+# The environment lies in .venv; every target makes what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# Independent readers (zarr-python 3, the OME-NGFF validator) cannot share an environment with gunpowder on Python 3.11.
+READERS := .venv-readers
+
+.PHONY: install demo test test-all bench lint format clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.exit("incasem needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; run: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install -c constraints.txt -e '.[test]'
+	touch $@
+
+$(READERS)/.installed: constraints-readers.txt
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/pip --disable-pip-version-check --quiet install -r constraints-readers.txt
+	touch $@
+
+demo: install
+	$(BIN)/incasem demo
+
+test: $(VENV)/.installed-test $(READERS)/.installed
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not browser'
+
+test-all: $(VENV)/.installed-test $(READERS)/.installed
+	$(BIN)/python -m pytest -n 2
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(READERS) build *.egg-info

@@ -1,0 +1,1 @@
+"""How a volume is cut into blocks and worked on by daisy workers."""

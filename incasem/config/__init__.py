@@ -1,0 +1,1 @@
+"""Settings: YAML and JSON files, command-line overrides, and their checks."""

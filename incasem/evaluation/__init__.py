@@ -1,0 +1,1 @@
+"""Scores of whole volumes, and the pages that show them."""

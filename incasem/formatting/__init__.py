@@ -1,0 +1,1 @@
+"""Data formatting: conversion, CLAHE, masks, exclusion zones, export."""

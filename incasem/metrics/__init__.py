@@ -1,0 +1,1 @@
+"""Streaming scores: accumulators that take blocks and can be merged."""

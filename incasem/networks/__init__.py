@@ -1,0 +1,1 @@
+"""Networks: the U-Net, losses, checkpoints and the preparation for inference."""

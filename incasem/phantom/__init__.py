@@ -1,0 +1,1 @@
+"""A generated FIB-SEM cell with exact labels."""

@@ -1,0 +1,1 @@
+"""Pixel classification: voxel features and the forest classifier."""

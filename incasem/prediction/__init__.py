@@ -1,0 +1,1 @@
+"""Whole-volume prediction: plan, worker, writer."""

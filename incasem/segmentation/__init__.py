@@ -1,0 +1,1 @@
+"""Global post-processing of predictions."""

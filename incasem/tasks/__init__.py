@@ -1,0 +1,1 @@
+"""What is learnt: target, loss, decoding and scores of each task."""

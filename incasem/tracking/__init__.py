@@ -1,0 +1,1 @@
+"""Run tracking: the Sacred experiment, the run stores and their look-ups."""

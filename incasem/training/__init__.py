@@ -1,0 +1,1 @@
+"""Training: sources, augmentation, feed, trainer, validation, snapshots."""
