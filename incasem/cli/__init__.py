@@ -1,0 +1,5 @@
+"""The command line: `incasem VERB …`, and the published scripts, which are the same verbs."""
+
+from incasem.cli.verbs import main, run_script
+
+__all__ = ["main", "run_script"]

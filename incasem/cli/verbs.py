@@ -1,0 +1,93 @@
+"""The tree of verbs: what each is called, where it lives, and how its errors reach the user."""
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from incasem.errors import ConfigError, IncasemError, did_you_mean
+
+INTERRUPTED = 130  # the exit code of a shell command ended by Ctrl-C
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command. Its module is imported only when it is asked for, which keeps `-h` quick."""
+
+    name: str
+    module: str
+    line: str
+    function: str
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb("convert", "incasem.cli.formatting", "convert stacks of images to Zarr", "convert"),
+        Verb("equalize", "incasem.cli.formatting", "equalise the histogram by CLAHE", "equalize"),
+        Verb("mask", "incasem.cli.formatting", "mask the sample by grey value", "mask"),
+        Verb("metric-mask", "incasem.cli.formatting", "make the exclusion zone around objects", "metric_mask"),
+        Verb("train", "incasem.cli.train", "train, fine-tune or continue a training", "train"),
+        Verb("predict", "incasem.cli.predict", "segment whole volumes with a trained network", "predict"),
+        Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
+        Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),
+    )
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``incasem VERB …`` and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _top_parser()
+    if not words or words[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0 if words else ConfigError.exit_code
+    if words[0] == "--version":
+        return _print_version()
+    if words[0] not in VERBS:
+        message = f"there is no verb {words[0]!r}.{did_you_mean(words[0], VERBS)} See: incasem -h"
+        print(f"incasem: error: {message}", file=sys.stderr)
+        return ConfigError.exit_code
+    return run_verb(words[0], words[1:], program=f"incasem {words[0]}")
+
+
+def run_script(verb: str) -> None:
+    """Run ``verb`` with the arguments of this process, as a published script does, and exit."""
+    sys.exit(run_verb(verb, sys.argv[1:], program=sys.argv[0].rsplit("/", 1)[-1]))
+
+
+def run_verb(name: str, arguments: Sequence[str], program: str) -> int:
+    """Run one verb. Errors that a user can mend end in one line on stderr and their exit code."""
+    logging.captureWarnings(True)
+    verb = VERBS[name]
+    function = getattr(importlib.import_module(verb.module), verb.function)
+    try:
+        function(program, list(arguments))
+    except IncasemError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; run the same command again to go on", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    width = max(len(name) for name in VERBS)
+    lines = [f"  {verb.name:<{width}}  {verb.line}" for verb in VERBS.values()]
+    return argparse.ArgumentParser(
+        prog="incasem",
+        usage="incasem VERB [options]",
+        description="Train on a few annotated boxes, segment the whole electron-microscopy volume.",
+        epilog="verbs:\n" + "\n".join(lines) + "\n\n`incasem VERB -h` lists the options of a verb.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _print_version() -> int:
+    from importlib.metadata import version
+
+    print(f"incasem {version('incasem')}")
+    return 0
