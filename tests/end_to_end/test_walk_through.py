@@ -105,7 +105,7 @@ def test_train_predict_export(home):
     output = home.must(
         "python predict.py --run_id 1 --name example_prediction with config_prediction.yaml "
         f"'prediction.data=data_configs/validate.json' 'prediction.checkpoint={checkpoint}' "
-        "torch.device=cpu prediction.torch.device=cpu prediction.log_metrics=True",
+        "prediction.torch.device=cpu prediction.log_metrics=True",
         predict,
     )
     group = "volumes/predictions/train_0001/predict_0001"

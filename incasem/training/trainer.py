@@ -1,0 +1,161 @@
+"""The training loop: sample, step, and now and then a checkpoint, a validation, a snapshot."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from incasem.config import TrainingConfig
+from incasem.errors import DataError
+from incasem.networks import save_checkpoint
+from incasem.networks.checkpoint import write_sidecar
+from incasem.tasks import semantic
+from incasem.training.directories import RunDirectories
+from incasem.training.feed import Batch
+from incasem.training.monitor import Monitor, class_picture
+from incasem.training.optimization import learning_rate, set_learning_rate
+from incasem.training.snapshots import write_training_snapshot
+from incasem.training.validation import Validation, Validator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class History:
+    """What the report draws: losses, and the validations, over iterations."""
+
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    validations: list[tuple[int, list[Validation]]] = field(default_factory=list)
+
+
+@dataclass
+class Trainer:
+    """One training run.
+
+    Args:
+        config: all settings of the run.
+        network: the network on its device; trained in place.
+        optimizer: made by `optimization.make_optimizer`, perhaps restored.
+        batches: yields the batch of each iteration from ``start`` on.
+        validator: runs the validation datasets; None without any.
+        monitor: where metrics go.
+        directories: where files go.
+        sidecar: what each checkpoint's sidecar says besides iteration and scores.
+        start: the first iteration; larger than 0 where a run is continued.
+        tell: prints a line to the terminal.
+    """
+
+    config: TrainingConfig
+    network: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Iterator[Batch]
+    validator: Validator | None
+    monitor: Monitor
+    directories: RunDirectories
+    sidecar: dict[str, Any]
+    device: torch.device
+    precision: torch.dtype
+    start: int = 0
+    tell: Callable[[str], None] = lambda line: None
+    history: History = field(default_factory=History)
+
+    def run(self) -> History:
+        """Train from iteration ``start`` up to and including ``training.iterations``, as published."""
+        settings = self.config.training
+        self.network.train()
+        with self._progress() as progress:
+            for iteration in range(self.start, settings.iterations + 1):
+                waited = time.perf_counter()
+                batch = next(self.batches)
+                waited = time.perf_counter() - waited
+
+                rate = learning_rate(
+                    settings.optimizer.lr, settings.optimizer.schedule, iteration, settings.iterations
+                )
+                set_learning_rate(self.optimizer, rate)
+                loss, logits = self._step(batch)
+                self._record_step(iteration, loss, rate, waited, batch, logits)
+                progress.set_postfix_str(f"loss {loss:.4f}", refresh=False)
+                progress.update()
+
+                if iteration % settings.save_every == 0 or iteration == settings.iterations:
+                    self._save(iteration)
+                if settings.snapshot.every and iteration % settings.snapshot.every == 0:
+                    self._snapshot(iteration, batch, logits)
+                if self.validator and self._validates(iteration):
+                    self._validate(iteration, self.validator)
+        return self.history
+
+    def _step(self, batch: Batch) -> tuple[float, torch.Tensor]:
+        """One step of the optimizer; returns the loss and the logits (N, C, Z, Y, X), detached."""
+        raw = batch.raw.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        scale = batch.loss_scale.to(self.device, non_blocking=True)
+        mixed = self.precision != torch.float32
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=mixed):
+            logits = self.network(raw)
+        logits = logits.float()
+        loss = semantic.loss(logits, labels, scale, self.config.loss.weight)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DataError(
+                f"the loss is {value} for the sample {batch.describe()}; the last good checkpoint is untouched. "
+                "Look at the raw data there, or lower training.optimizer.lr "
+                f"(now {self.config.training.optimizer.lr:g})."
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.training.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.training.gradient_clip)
+        self.optimizer.step()
+        return value, logits.detach()
+
+    def _record_step(
+        self, iteration: int, loss: float, rate: float, waited: float, batch: Batch, logits: torch.Tensor
+    ) -> None:
+        self.history.losses.append((iteration, loss))
+        scalars = {"loss_0": loss, "learning_rate": rate, "feed_wait_s": waited}
+        self.monitor.training_step(iteration, scalars)
+        if iteration % self.config.sacred.log_every == 0:
+            metrics = {"loss_train_0": loss} | batch.class_fractions(self.config.data.num_classes)
+            metrics |= semantic.training_scores(logits, batch.labels, batch.mask)
+            self.monitor.record(iteration, metrics)
+
+    def _save(self, iteration: int) -> None:
+        sidecar = self.sidecar | {"iteration": iteration}
+        save_checkpoint(self.directories.checkpoint(iteration), self.network, self.optimizer, sidecar)
+
+    def _validates(self, iteration: int) -> bool:
+        return iteration % self.config.validation.validate_every == 0 or (
+            iteration == self.config.training.iterations
+        )
+
+    def _validate(self, iteration: int, validator: Validator) -> None:
+        validations = validator.run(self.network, iteration)
+        self.network.train()
+        self.history.validations.append((iteration, validations))
+        for index, validation in enumerate(validations):
+            self.monitor.record(iteration, validation.published_metrics(index))
+            self.monitor.validation(index, iteration, validation.scalars())
+            self.monitor.validation_slices(index, iteration, validation.slices)
+            self.tell(f"iteration {iteration}: {validation.line()}")
+        path = self.directories.checkpoint(iteration)
+        if path.exists():
+            scores = {validation.nickname: validation.scalars() for validation in validations}
+            write_sidecar(path, self.sidecar | {"iteration": iteration, "scores": scores})
+
+    def _snapshot(self, iteration: int, batch: Batch, logits: torch.Tensor) -> None:
+        folder = self.directories.snapshots / "training"
+        pictures = write_training_snapshot(folder / f"{iteration}.zarr", batch, logits)
+        num_classes = self.config.data.num_classes
+        classes = {name: class_picture(pictures[name], num_classes) for name in ("labels", "predictions")}
+        self.monitor.training_slices(iteration, {"raw": pictures["raw"]} | classes)
+
+    def _progress(self) -> Any:
+        total = self.config.training.iterations + 1
+        return tqdm(total=total, initial=self.start, desc="train", unit="it", mininterval=1.0)

@@ -1,0 +1,161 @@
+"""Periodic validation: whole ROIs, block by block, in the memory of one block."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from incasem.blockwise import Grid
+from incasem.config import DataEntry, TrainingConfig
+from incasem.geometry import Coordinate, Roi
+from incasem.metrics import ClassScores, OverlapAccumulator
+from incasem.prediction import Predictor
+from incasem.tasks import semantic
+from incasem.tasks.ground_truth import GroundTruth
+from incasem.training.directories import RunDirectories
+from incasem.training.snapshots import ValidationSnapshot
+from incasem.volumes import Volume, open_volume
+
+BLOCK_VOXELS = 160  # edge of a block unless validation.block_size_voxels says otherwise
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The result on one dataset.
+
+    ``slices`` are pictures (Y, X) of the ROI's middle section: raw, labels, predictions.
+    """
+
+    nickname: str
+    loss: float
+    scores: Sequence[ClassScores]
+    slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def scalars(self) -> dict[str, float]:
+        """Return loss and scores as TensorBoard and the sidecar name them."""
+        values = {"loss_0": self.loss}
+        for index, score in enumerate(self.scores):
+            for name in ("f1", "jaccard", "precision", "recall"):
+                values[f"{name}_class_{index}"] = getattr(score, name)
+        return values
+
+    def published_metrics(self, dataset: int) -> dict[str, float]:
+        """Return loss and scores under the published names, and F1 under its own."""
+        values = {f"loss_val_ds_{dataset}_type_0": self.loss}
+        for index, score in enumerate(self.scores):
+            suffix = f"class_{index}_validation_ds_{dataset}"
+            values[f"dice_{suffix}"] = values[f"f1_{suffix}"] = score.f1
+            values[f"jaccard_{suffix}"] = score.jaccard
+            values[f"precision_{suffix}"] = score.precision
+            values[f"recall_{suffix}"] = score.recall
+        return values
+
+    def line(self) -> str:
+        """Return one line for the terminal."""
+        classes = (
+            f"class {index}: F1 {score.f1:.3f}, Jaccard {score.jaccard:.3f}"
+            for index, score in enumerate(self.scores)
+            if index > 0
+        )
+        return f"{self.nickname}: validation loss {self.loss:.4f}, " + "; ".join(classes)
+
+
+@dataclass
+class _Dataset:
+    nickname: str
+    raw: Volume
+    truth: GroundTruth
+    roi_voxels: Roi
+
+
+class Validator:
+    """Scores the network on the validation entries.
+
+    The loss is the training loss with the class balance of the whole ROI, so that it does not depend on blocks.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[DataEntry],
+        config: TrainingConfig,
+        device: torch.device,
+        directories: RunDirectories,
+    ) -> None:
+        self._config = config
+        self._device = device
+        self._directories = directories
+        self._datasets = [
+            _Dataset(
+                entry.nickname,
+                open_volume(entry.file / entry.raw).with_place(voxel_size=entry.voxel_size),
+                GroundTruth(entry),
+                entry.roi_voxels,
+            )
+            for entry in entries
+        ]
+        self._runs = 0
+
+    def run(self, network: torch.nn.Module, iteration: int) -> list[Validation]:
+        """Return one result a dataset; every ``validation.snapshot.every``-th run is kept as Zarr."""
+        precision = self._config.validation.precision
+        predictor = Predictor(network, device=self._device, precision=precision)
+        every = self._config.validation.snapshot.every
+        snapshot = bool(every) and self._runs % every == 0
+        self._runs += 1
+        return [self._one(dataset, predictor, iteration, snapshot) for dataset in self._datasets]
+
+    def _one(self, dataset: _Dataset, predictor: Predictor, iteration: int, snapshot: bool) -> Validation:
+        num_classes = self._config.data.num_classes
+        overlap = OverlapAccumulator(num_classes)
+        loss = semantic.BalancedLoss(num_classes, self._config.loss.weight)
+        middle = _MiddleSection(dataset.roi_voxels, num_classes)
+        kept = self._snapshot(dataset, iteration) if snapshot else None
+        for block in Grid(dataset.roi_voxels, self._block_shape(), Coordinate(0, 0, 0)).blocks():
+            roi = block.write_roi
+            logits_CZYX = predictor.logits(dataset.raw, roi)
+            classes_ZYX = dataset.truth.classes(roi)
+            mask_ZYX = dataset.truth.mask(roi)
+            counted_ZYX = dataset.truth.metric_mask(roi)
+            predicted_ZYX = logits_CZYX.argmax(axis=0).astype(np.uint8)
+            overlap.add(predicted_ZYX, classes_ZYX, counted_ZYX)
+            loss.add(logits_CZYX, classes_ZYX, mask_ZYX)
+            middle.add(roi, dataset.raw.read_voxels(roi, beyond="reflect"), classes_ZYX, predicted_ZYX)
+            if kept is not None:
+                kept.write(roi, predicted_ZYX, classes_ZYX, mask_ZYX, counted_ZYX)
+        return Validation(dataset.nickname, loss.value(), overlap.scores(), middle.pictures())
+
+    def _block_shape(self) -> Coordinate:
+        asked = self._config.validation.block_size_voxels
+        return Coordinate(asked if asked is not None else (BLOCK_VOXELS,) * 3)
+
+    def _snapshot(self, dataset: _Dataset, iteration: int) -> ValidationSnapshot:
+        folder = self._directories.snapshots / "validation" / dataset.nickname
+        return ValidationSnapshot(folder / f"{iteration}.zarr", dataset.raw, dataset.roi_voxels, self._block_shape())
+
+
+class _MiddleSection:
+    """Collects the middle section of a ROI from the blocks that cross it."""
+
+    def __init__(self, roi_voxels: Roi, num_classes: int) -> None:
+        self._roi = roi_voxels
+        self._z = roi_voxels.begin[0] + roi_voxels.shape[0] // 2
+        self._num_classes = num_classes
+        shape_YX = tuple(roi_voxels.shape[1:])
+        self._raw_YX: NDArray[Any] = np.zeros(shape_YX, np.float32)
+        self._classes = {name: np.zeros(shape_YX, np.float32) for name in ("labels", "predictions")}
+
+    def add(self, roi: Roi, raw_ZYX: NDArray[Any], labels_ZYX: NDArray[Any], predicted_ZYX: NDArray[Any]) -> None:
+        if not roi.begin[0] <= self._z < roi.end[0]:
+            return
+        z = self._z - roi.begin[0]
+        place = (roi - self._roi.offset).to_slices()[1:]
+        top = np.iinfo(raw_ZYX.dtype).max if raw_ZYX.dtype.kind in "iu" else 1
+        self._raw_YX[place] = raw_ZYX[z] / top
+        for name, array_ZYX in (("labels", labels_ZYX), ("predictions", predicted_ZYX)):
+            self._classes[name][place] = array_ZYX[z] / max(self._num_classes - 1, 1)
+
+    def pictures(self) -> dict[str, NDArray[Any]]:
+        return {"raw": self._raw_YX} | self._classes
