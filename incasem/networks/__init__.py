@@ -1,1 +1,26 @@
-"""Networks: the U-Net, losses, checkpoints and the preparation for inference."""
+"""Networks, losses, checkpoints, and running a network fast; `torch` only, knows nothing of volumes."""
+
+from incasem.networks.build import OneConv3d, build_network
+from incasem.networks.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from incasem.networks.inference import InferenceNetwork, choose_precision
+from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
+from incasem.networks.losses import balanced_cross_entropy
+from incasem.networks.unet import Unet
+from incasem.networks.valid import ValidNetwork
+
+__all__ = [
+    "Checkpoint",
+    "InferenceNetwork",
+    "OneConv3d",
+    "Unet",
+    "ValidNetwork",
+    "balanced_cross_entropy",
+    "build_network",
+    "choose_precision",
+    "infer_model_settings",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "load_into",
+    "load_optimizer",
+    "save_checkpoint",
+]
