@@ -13,6 +13,8 @@ import pickle
 import re
 import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,18 @@ logger = logging.getLogger(__name__)
 
 _MODEL, _OPTIMIZER, _UNAVERAGED = "model_state_dict", "optimizer_state_dict", "unaveraged_state_dict"
 _NAME = re.compile(r"model_checkpoint_(\d+)")
+# What torch and zipfile raise on damaged or foreign files.
+_READ_ERRORS = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -97,13 +111,14 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if not source.is_file():
         raise CheckpointError(f"checkpoint {source} does not exist.{_near_files(source)}")
     try:
+        _check_sums(source)
         content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"checkpoint {source} is damaged, or holds objects other than tensors, numbers and plain "
             "containers, which are never loaded. Use another checkpoint."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, struct.error) as error:
+    except _READ_ERRORS as error:
         raise CheckpointError(
             f"checkpoint {source} is damaged or not a checkpoint ({_first_line(error)}). "
             "Use another one; a training continues from the newest whole one by itself."
@@ -135,6 +150,14 @@ def latest_checkpoint(directory: Path | str) -> tuple[int, Path] | None:
         else:
             return iteration, path
     return None
+
+
+def _check_sums(path: Path) -> None:
+    # torch stores a checksum for each tensor and does not look at it when it reads.
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
 
 
 def _portable_state(network: nn.Module) -> dict[str, Tensor]:

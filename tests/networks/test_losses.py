@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+
+from incasem.networks import balanced_cross_entropy
+
+
+def _plain(logits, labels, scale, weights):
+    """The published formula, written out in numpy float64."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    total = 0.0
+    for index in np.ndindex(labels.shape):
+        label = labels[index]
+        total -= weights[label] * log_probabilities[(index[0], label, *index[1:])] * scale[index]
+    return total / scale.sum()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_equals_the_formula(classes):
+    rng = np.random.default_rng(classes)
+    logits = rng.normal(size=(2, classes, 3, 4, 5)) * 3
+    labels = rng.integers(0, classes, size=(2, 3, 4, 5))
+    scale = rng.random((2, 3, 4, 5)) * (rng.random((2, 3, 4, 5)) > 0.3)
+    weights = rng.random(classes) + 0.5
+    loss = balanced_cross_entropy(
+        torch.tensor(logits, dtype=torch.float32),
+        torch.tensor(labels),
+        torch.tensor(scale),
+        weights.tolist(),
+    )
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(_plain(logits, labels, scale, weights), rel=1e-5)
+
+
+def test_low_precision_logits_are_computed_in_float32():
+    logits = torch.randn(1, 2, 4, 4, 4)
+    labels = torch.randint(0, 2, (1, 4, 4, 4))
+    scale = torch.ones(1, 4, 4, 4)
+    low = balanced_cross_entropy(logits.bfloat16(), labels, scale, [1.0, 1.0])
+    exact = balanced_cross_entropy(logits.bfloat16().float(), labels, scale, [1.0, 1.0])
+    assert low.dtype == torch.float32
+    assert torch.equal(low, exact)
+
+
+def test_fully_masked_block_gives_zero_and_no_gradient():
+    logits = torch.randn(1, 2, 3, 3, 3, requires_grad=True)
+    loss = balanced_cross_entropy(
+        logits, torch.zeros(1, 3, 3, 3, dtype=torch.long), torch.zeros(1, 3, 3, 3), [1.0, 1.0]
+    )
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_masked_voxels_take_no_part_whatever_they_hold():
+    logits = torch.randn(1, 2, 2, 2, 2)
+    labels = torch.randint(0, 2, (1, 2, 2, 2))
+    scale = torch.ones(1, 2, 2, 2)
+    scale[..., 0] = 0
+    clean = balanced_cross_entropy(logits, labels, scale, [1.0, 2.0])
+    logits[..., 0] = float("nan")
+    labels[..., 0] = 255
+    logits.requires_grad_(True)
+    loss = balanced_cross_entropy(logits, labels, scale, [1.0, 2.0])
+    loss.backward()
+    assert torch.equal(loss.detach(), clean)
+    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad[..., 0].any()
