@@ -1,1 +1,35 @@
-"""Settings: YAML and JSON files, command-line overrides, and their checks."""
+"""Settings: YAML and JSON files, command-line overrides, and their checks.
+
+A setting's default stands in one place, its model (`TrainingConfig`, `PredictionConfig`); the commented files
+in `scripts/` repeat them for the reader, and a test holds the two together.
+"""
+
+from incasem.config.checks import (
+    check_classes,
+    check_network_sizes,
+    check_prediction_data,
+    check_training_data,
+    check_voxel_sizes,
+)
+from incasem.config.data_config import DataEntry, load_data_config
+from incasem.config.loading import load_prediction_config, load_training_config, split_with, with_seed
+from incasem.config.paths import data_config_path
+from incasem.config.prediction import PredictionConfig
+from incasem.config.training import TrainingConfig
+
+__all__ = [
+    "DataEntry",
+    "PredictionConfig",
+    "TrainingConfig",
+    "check_classes",
+    "check_network_sizes",
+    "check_prediction_data",
+    "check_training_data",
+    "check_voxel_sizes",
+    "data_config_path",
+    "load_data_config",
+    "load_prediction_config",
+    "load_training_config",
+    "split_with",
+    "with_seed",
+]

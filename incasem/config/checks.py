@@ -1,0 +1,140 @@
+"""Checks of settings against one another, run before anything is opened or written."""
+
+from collections.abc import Callable, Sequence
+
+from incasem.config.data_config import DataEntry
+from incasem.config.layers import report
+from incasem.config.prediction import PredictionConfig
+from incasem.config.training import TrainingConfig
+from incasem.errors import ConfigError, IncasemError, explain
+
+Shape = tuple[int, int, int]
+
+
+def check_classes(config: TrainingConfig | PredictionConfig, entries: Sequence[DataEntry] = ()) -> None:
+    """Check that the number of classes is the same wherever it is written.
+
+    These agree: `data.num_classes`, `model.num_fmaps_out`, the length of `loss.weight` (trainings), and, for
+    entries with labels, their number of label datasets + 1 for the background.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    wanted = config.data.num_classes
+    counts = {"data.num_classes": wanted, "model.num_fmaps_out": config.model.num_fmaps_out}
+    if isinstance(config, TrainingConfig):
+        counts["len(loss.weight)"] = len(config.loss.weight)
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name} = {count}" for name, count in counts.items())
+        weights = ", ".join(["1."] * wanted)
+        raise ConfigError(
+            f"the numbers of classes disagree: {found}; allowed: the same number, one for the "
+            f"background and one for each label. For {wanted} classes set "
+            f"data.num_classes={wanted} model.num_fmaps_out={wanted} loss.weight='[{weights}]'."
+        )
+    problems = [
+        explain(
+            f"{entry.nickname}.labels", f"{len(entry.labels)} dataset(s)",
+            f"{wanted - 1}, one for each class of data.num_classes = {wanted} but the background",
+            f"Correct the labels, or set data.num_classes={len(entry.labels) + 1} and with it "
+            "model.num_fmaps_out and loss.weight",
+        )
+        for entry in entries if entry.labels and len(entry.labels) != wanted - 1
+    ]  # fmt: skip
+    if problems:
+        raise ConfigError(report(problems, "entries do not fit data.num_classes"))
+
+
+def check_voxel_sizes(
+    entries: Sequence[DataEntry], voxel_size: Sequence[float], setting: str = "data.voxel_size"
+) -> None:
+    """Check that every entry has the voxel size (nm; z, y, x) that the network is trained for.
+
+    Raises:
+        ConfigError: an entry differs by more than a millionth.
+    """
+    problems = [
+        explain(
+            f"{entry.nickname}.voxel_size", f"{_numbers(entry.voxel_size)} nm",
+            f"{_numbers(voxel_size)} nm, as {setting} says",
+            f"If the data has this voxel size, set {setting}='{_numbers(entry.voxel_size)}' (a network "
+            "only fits the voxel size that it was trained for); else correct the entry",
+        )
+        for entry in entries
+        if any(abs(a - b) > 1e-6 * b for a, b in zip(entry.voxel_size, voxel_size, strict=True))
+    ]  # fmt: skip
+    if problems:
+        raise ConfigError(report(problems, "entries have another voxel size"))
+
+
+def check_training_data(
+    config: TrainingConfig, training: Sequence[DataEntry], validation: Sequence[DataEntry]
+) -> None:
+    """Run the checks of a training that need no volume.
+
+    Raises:
+        ConfigError: numbers of classes or voxel sizes disagree, or nothing is labelled.
+    """
+    check_classes(config, [*training, *validation])
+    check_voxel_sizes([*training, *validation], config.data.voxel_size)
+    if training and not any(entry.labels for entry in training):
+        raise ConfigError(
+            explain("labels of the training data", "not set in any entry", "at least one entry with labels",
+                    'Add "labels": {"volumes/labels/er": 1} to an entry')
+        )  # fmt: skip
+
+
+def check_prediction_data(config: PredictionConfig, entries: Sequence[DataEntry]) -> None:
+    """Run the checks of a prediction that need no volume.
+
+    Raises:
+        ConfigError: numbers of classes or voxel sizes disagree.
+    """
+    check_classes(config, entries)
+    check_voxel_sizes(entries, config.data.voxel_size)
+
+
+def check_network_sizes(
+    section: str,
+    input_size_voxels: Shape,
+    output_size_voxels: Shape,
+    output_shape: Callable[[Shape], Sequence[int]],
+    input_shape_for: Callable[[Shape], Sequence[int]],
+) -> None:
+    """Check `input_size_voxels` and `output_size_voxels` of a section against the network.
+
+    Args:
+        section: `training`, `validation` or `prediction`, for the message.
+        input_size_voxels: z, y, x.
+        output_size_voxels: z, y, x.
+        output_shape: the network's output shape of an input shape; may raise an IncasemError.
+        input_shape_for: the smallest input shape of the network for an output shape.
+
+    Raises:
+        ConfigError: the network turns the input size into another output size, or cannot take it.
+    """
+    try:
+        actual: Shape | None = _shape(output_shape(input_size_voxels))
+    except IncasemError:
+        actual = None
+    if actual == tuple(output_size_voxels):
+        return
+    # The smallest input may emit more than was asked for, so the pair that is named is the network's own.
+    fitting_input = _shape(input_shape_for(output_size_voxels))
+    fitting_output = _shape(output_shape(fitting_input))
+    emits = "an input that this network cannot take" if actual is None else f"an output of {list(actual)}"
+    raise ConfigError(
+        f"{section}.input_size_voxels is {list(input_size_voxels)}, {emits}, "
+        f"but {section}.output_size_voxels is {list(output_size_voxels)}; allowed: sizes that belong "
+        f"together. Nearest: {section}.input_size_voxels='{list(fitting_input)}' "
+        f"{section}.output_size_voxels='{list(fitting_output)}'."
+    )
+
+
+def _shape(values: Sequence[int]) -> Shape:
+    z, y, x = (int(v) for v in values)
+    return (z, y, x)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{v:g}" for v in values) + "]"

@@ -1,0 +1,58 @@
+"""The groups of settings that training and prediction share."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from incasem.config.fields import (
+    Flag,
+    Positive,
+    PositiveTriple,
+    Section,
+    VoxelSizeTriple,
+    not_allowed,
+)
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class DataSettings(Section):
+    """What the volumes must look like."""
+
+    voxel_size: VoxelSizeTriple = (5.0, 5.0, 5.0)
+    """nm; z, y, x; equal to `voxel_size` in every entry of a data configuration."""
+    downsample_factor: Positive = 1
+    num_classes: Positive = 2
+    """Including the background."""
+
+
+def _factors(value: Any) -> tuple[tuple[int, int, int], ...]:
+    allowed = "a list of factors z, y, x (whole numbers of at least 1), one for each level below the first"
+    if not isinstance(value, list | tuple):
+        raise not_allowed(allowed)
+    for factor in value:
+        whole = isinstance(factor, list | tuple) and all(type(f) is int and f >= 1 for f in factor)
+        if not whole or len(factor) != 3:
+            raise not_allowed(allowed)
+    return tuple((f[0], f[1], f[2]) for f in value)
+
+
+class ModelSettings(Section):
+    """The network."""
+
+    type: Literal["Unet", "OneConv3d", "MultitaskUnet"] = "Unet"
+    num_fmaps: Positive = 32
+    num_fmaps_out: Positive = 2
+    """Equal to `data.num_classes`."""
+    fmap_inc_factor: Positive = 2
+    downsample_factors: Annotated[tuple[tuple[int, int, int], ...], BeforeValidator(_factors)] = (
+        (2, 2, 2),
+    ) * 3
+    constant_upsample: Flag = True
+
+
+class NetworkSizes(Section):
+    """One pass of the network: voxels read and voxels kept."""
+
+    input_size_voxels: PositiveTriple = (204, 204, 204)
+    output_size_voxels: PositiveTriple = (110, 110, 110)

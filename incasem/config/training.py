@@ -1,0 +1,240 @@
+"""The settings of a training and their published defaults."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from incasem.config.fields import (
+    Device,
+    Directory,
+    Fraction,
+    NotNegative,
+    NotNegativeNumber,
+    NotNegativeTriple,
+    OptionalFraction,
+    OptionalInteger,
+    OptionalPositive,
+    OptionalPositiveNumber,
+    OptionalPositiveTriple,
+    PathText,
+    Positive,
+    PositiveNumber,
+    PositiveTriple,
+    Section,
+    Text,
+    not_allowed,
+)
+from incasem.config.sections import DataSettings, ModelSettings, NetworkSizes, Precision
+
+
+class TrainingDirectories(Section):
+    """Where trainings and data lie; absolute, `~` expanded."""
+
+    runs: Directory = Path("~/incasem/training_runs")
+    data: Directory = Path("~/incasem/data")
+
+
+def _schedule(value: Any) -> Any:
+    # On the command line `none` is the empty value, here it also is the name of a schedule.
+    return "none" if value is None else value
+
+
+class Optimizer(Section):
+    """Adam."""
+
+    lr: PositiveNumber = 3e-5
+    weight_decay: NotNegativeNumber = 3e-5
+    """Added to the gradient (L2), as published."""
+    schedule: Annotated[Literal["none", "cosine"], BeforeValidator(_schedule)] = "none"
+
+
+class Reject(Section):
+    """Which random locations are drawn again."""
+
+    min_masked: Fraction = 0.05
+    """Foreground fraction of a sample below which it is rejected …"""
+    reject_probability: Fraction = 0.9
+    """… with this probability."""
+    min_mask: Fraction = 0.75
+    """Fraction of a sample inside the data configuration's `mask` below which it is rejected …"""
+    mask_reject_probability: Fraction = 0.95
+    """… with this probability."""
+
+
+class Sampling(Section):
+    """Where samples are drawn."""
+
+    foreground: OptionalFraction = None
+    """Fraction of samples placed around a random foreground voxel; None: uniform locations and rejection."""
+
+
+class Precache(Section):
+    """Samples prepared ahead of the network."""
+
+    cache_size: Positive = 20
+    num_workers: NotNegative = 8
+
+
+class Elastic(Section):
+    """Elastic deformation; lengths in voxels."""
+
+    control_point_spacing: PositiveTriple = (32, 32, 32)
+    jitter_sigma: NotNegativeTriple = (2.0, 2.0, 2.0)
+    subsample: Positive = 4
+
+
+class Intensity(Section):
+    """Brightness and contrast, drawn for each sample on the raw scale 0…1."""
+
+    scale: Fraction = 0.15
+    shift: Fraction = 0.15
+
+
+def _axes(value: Any) -> tuple[int, ...]:
+    allowed = "a list of different axes out of 0 (z), 1 (y), 2 (x)"
+    if not isinstance(value, list | tuple) or any(type(axis) is not int for axis in value):
+        raise not_allowed(allowed)
+    if len(set(value)) != len(value) or not set(value) <= {0, 1, 2}:
+        raise not_allowed(allowed)
+    return tuple(value)
+
+
+class Simple(Section):
+    """Flips of every axis and permutations of the listed ones."""
+
+    transpose_only: Annotated[tuple[int, ...], BeforeValidator(_axes)] = (0, 1, 2)
+
+
+class Augmentation(Section):
+    """Each kind can be switched off with `none`."""
+
+    elastic: Elastic | None = Elastic()
+    intensity: Intensity | None = Intensity()
+    simple: Simple | None = Simple()
+
+
+class Every(Section):
+    """How often something is written, in iterations."""
+
+    every: Positive = 1000
+
+
+class ValidationSnapshot(Section):
+    """How often a validation is stored as Zarr, in validations."""
+
+    every: Positive = 10
+
+
+def _start_from(value: Any) -> tuple[int, str] | None:
+    if value is None:
+        return None
+    well_formed = isinstance(value, list | tuple) and len(value) == 2 and type(value[0]) is int
+    if not well_formed or not isinstance(value[1], str):
+        raise not_allowed("a run id and the path of a checkpoint, as --start_from sets them")
+    return (value[0], value[1])
+
+
+class Training(NetworkSizes):
+    """The training loop and what feeds it."""
+
+    pipeline: Text = "baseline_with_context"
+    data: PathText = None
+    """Path of the data configuration (JSON)."""
+    iterations: NotNegative = 200_000
+    batch_size: Positive = 1
+    save_every: Positive = 1000
+    log_every: Positive = 1
+    precision: Precision = "auto"
+    num_threads: OptionalPositive = None
+    gradient_clip: OptionalPositiveNumber = None
+    """Largest norm of the gradient; None: not clipped."""
+    ema_decay: OptionalFraction = None
+    """Decay of the moving average of the weights, which is validated and saved too; None: no average."""
+    optimizer: Optimizer = Optimizer()
+    reject: Reject = Reject()
+    sampling: Sampling = Sampling()
+    precache: Precache = Precache()
+    augmentation: Augmentation = Augmentation()
+    snapshot: Every = Every()
+    profiling_stats: Every = Every()
+    start_from: Annotated[tuple[int, str] | None, BeforeValidator(_start_from)] = None
+    continue_id: OptionalPositive = None
+
+
+class Validation(NetworkSizes):
+    """The periodic prediction and scoring of whole regions."""
+
+    pipeline: Text = "baseline_with_context"
+    data: PathText = None
+    """Path of the data configuration (JSON)."""
+    validate_every: Positive = 1000
+    precision: Precision = "auto"
+    block_size_voxels: OptionalPositiveTriple = None
+    """Voxels kept of one pass; None: `output_size_voxels` or what the planner finds faster."""
+    snapshot: ValidationSnapshot = ValidationSnapshot()
+
+
+class Sources(Section):
+    """Kept for published files; nothing reads it."""
+
+    class_: Text = Field(default="DataSourcesSemantic", alias="class")
+
+
+class BalanceLabels(Section):
+    """Bounds of a class's voxel fraction before its inverse becomes the loss weight."""
+
+    clipmin: Fraction = 0.01
+    clipmax: Fraction = 0.99
+
+
+def _weights(value: Any) -> tuple[float, ...]:
+    allowed = "a list of one number of at least 0 for each class, not all 0"
+    if not isinstance(value, list | tuple) or any(
+        isinstance(v, bool) or not isinstance(v, int | float) or not 0 <= v < float("inf") for v in value
+    ):
+        raise not_allowed(allowed)
+    if not any(value):
+        raise not_allowed(allowed)
+    return tuple(float(v) for v in value)
+
+
+class Loss(Section):
+    """The loss function."""
+
+    type: Literal["cross_entropy_scaling"] = "cross_entropy_scaling"
+    weight: Annotated[tuple[float, ...], BeforeValidator(_weights)] = (1.0, 1.0)
+    """One for each class, background first."""
+    balance_labels: BalanceLabels = BalanceLabels()
+
+
+class Torch(Section):
+    """Where the network runs."""
+
+    device: Device = 0
+
+
+class SacredSettings(Section):
+    """What is written to the run store."""
+
+    log_every: Positive = 1000
+
+
+class TrainingConfig(Section):
+    """Every setting of a training; attribute names are the keys of `config_training.yaml`."""
+
+    directories: TrainingDirectories = Field(default_factory=TrainingDirectories)
+    training: Training = Training()
+    validation: Validation = Validation()
+    sources: Sources = Sources()
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    loss: Loss = Loss()
+    torch: Torch = Torch()
+    sacred: SacredSettings = SacredSettings()
+    seed: OptionalInteger = None
+    """Of weights, samples and augmentation; None: drawn for each run and recorded."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON-able nested dictionaries with the keys of the YAML file."""
+        return self.model_dump(mode="json", by_alias=True)
