@@ -1,1 +1,26 @@
-"""How a volume is cut into blocks and worked on by daisy workers."""
+"""Whole-volume work, block by block: grids, jobs, stages, and what needs more than one block to be exact.
+
+The result of a job does not depend on how it was cut into blocks, on the number of workers, or on what was
+killed on the way.
+"""
+
+from incasem.blockwise.engine import run_in_process, run_job
+from incasem.blockwise.grid import Block, Grid, default_block_shape
+from incasem.blockwise.job import BlockFunction, Job, JobReport
+from incasem.blockwise.stage import Output, is_finished, run_stage
+from incasem.blockwise.state import finish
+
+__all__ = [
+    "Block",
+    "BlockFunction",
+    "Grid",
+    "Job",
+    "JobReport",
+    "Output",
+    "default_block_shape",
+    "finish",
+    "is_finished",
+    "run_in_process",
+    "run_job",
+    "run_stage",
+]

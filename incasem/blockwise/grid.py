@@ -1,0 +1,156 @@
+"""How a region is cut into blocks.
+
+A grid is anchored at the begin of the region, because that is where the output array and with it the
+output's chunks begin. With a block shape that is a multiple of the output's write shape (its chunk, or
+its shard), every chunk belongs to exactly one block: writers need no locks, and nothing is read back in
+order to be written.
+
+All regions here are voxels on the absolute grid of the output volume.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from incasem.errors import DataError, explain
+from incasem.geometry import Coordinate, Roi, format_roi, grow
+
+__all__ = ["Block", "Grid", "default_block_shape"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One unit of work.
+
+    Attributes:
+        index: position in the grid, counted in C order (the last axis runs fastest).
+        write_roi: what the block produces, clipped to the grid's total ROI (voxels).
+        read_roi: ``write_roi`` grown by the grid's context on every side (voxels). It is *not* clipped: it
+            may reach beyond the volume, and the stage decides what stands there.
+    """
+
+    index: int
+    write_roi: Roi
+    read_roi: Roi
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A region cut into blocks, each voxel in exactly one of them.
+
+    Attributes:
+        total_roi: the region (voxels on the absolute grid).
+        block_shape: extent of a block (voxels); the last blocks of an axis are clipped to the region.
+        context: how far a block reads beyond what it writes, on each side (voxels).
+
+    Raises:
+        DataError: the region is empty, a block has no extent, a context is negative, or the three have
+            different numbers of axes.
+    """
+
+    total_roi: Roi
+    block_shape: Coordinate
+    context: Coordinate
+
+    def __post_init__(self) -> None:
+        """Check the shapes, and turn plain sequences into coordinates."""
+        object.__setattr__(self, "block_shape", Coordinate(self.block_shape))
+        object.__setattr__(self, "context", Coordinate(self.context))
+        axes = len(self.total_roi.shape)
+        for name, value in (("block shape", self.block_shape), ("context", self.context)):
+            if len(value) != axes:
+                allowed = f"{axes} numbers, one for each axis of {format_roi(self.total_roi)}"
+                raise DataError(explain(name, tuple(value), allowed, "Give one number an axis"))
+        if min(self.total_roi.shape) < 1:
+            region = format_roi(self.total_roi)
+            raise DataError(explain("region", region, "at least one voxel in each axis", "Correct the ROI"))
+        if min(self.block_shape) < 1:
+            shape = tuple(self.block_shape)
+            raise DataError(explain("block shape", shape, "at least one voxel in each axis", "Enlarge it"))
+        if min(self.context) < 0:
+            raise DataError(explain("context", tuple(self.context), "0 or more voxels", "Correct it"))
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Blocks along each axis."""
+        pairs = zip(self.total_roi.shape, self.block_shape, strict=True)
+        return tuple(int(-(-total // block)) for total, block in pairs)
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return math.prod(self.shape)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield every block in the order of the indices."""
+        for index in range(len(self)):
+            yield self.block(index)
+
+    def block(self, index: int) -> Block:
+        """Return the block with this index.
+
+        Raises:
+            IndexError: the grid has no such block.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"block {index} of a grid of {len(self)} blocks")
+        begin, extent, rest = [], [], index
+        for axis in reversed(range(len(self.shape))):
+            rest, position = divmod(rest, self.shape[axis])
+            first = position * self.block_shape[axis]
+            begin.append(self.total_roi.begin[axis] + first)
+            extent.append(min(self.block_shape[axis], self.total_roi.shape[axis] - first))
+        write_roi = Roi(begin[::-1], extent[::-1])
+        return Block(index, write_roi, grow(write_roi, self.context) if any(self.context) else write_roi)
+
+    def index_at(self, begin: Sequence[int]) -> int:
+        """Return the index of the block that holds the voxel ``begin``."""
+        index = 0
+        for axis, blocks in enumerate(self.shape):
+            index = index * blocks + int(begin[axis] - self.total_roi.begin[axis]) // self.block_shape[axis]
+        return index
+
+    def voxels(self) -> np.ndarray:
+        """Return how many voxels each block writes: int64, ``shape``."""
+        counts = np.ones((), np.int64)
+        for total, size, blocks in zip(self.total_roi.shape, self.block_shape, self.shape, strict=True):
+            extent = np.full(blocks, size, np.int64)
+            extent[-1] = total - size * (blocks - 1)
+            counts = np.multiply.outer(counts, extent)
+        return counts
+
+
+def default_block_shape(
+    write_shape: Sequence[int],
+    target_voxels: int = 256**3,
+    *,
+    volume_shape: Sequence[int] | None = None,
+) -> Coordinate:
+    """Return a block shape of about ``target_voxels`` that owns whole chunks of the output.
+
+    Args:
+        write_shape: what one writer must own (voxels): the output's chunk, or its shard.
+        target_voxels: upper bound of the block's size; one write unit is returned where that is larger.
+        volume_shape: extent of the region (voxels). No axis gets more write units than this needs.
+
+    Returns:
+        A multiple of ``write_shape`` in every axis, as near to a cube as that allows.
+    """
+    unit = Coordinate(write_shape)
+    most = [math.inf] * len(unit)
+    if volume_shape is not None:
+        most = [max(1, -(-total // size)) for total, size in zip(volume_shape, unit, strict=True)]
+    units = [1] * len(unit)
+    while True:
+        extents = [count * size for count, size in zip(units, unit, strict=True)]
+        fitting = [
+            axis
+            for axis, size in enumerate(unit)
+            if units[axis] < most[axis]
+            and math.prod(extents) // extents[axis] * (extents[axis] + size) <= target_voxels
+        ]
+        if not fitting:
+            return Coordinate(extents)
+        units[min(fitting, key=extents.__getitem__)] += 1

@@ -1,0 +1,77 @@
+"""A stage: a job that fills one output, and marks that output as finished.
+
+The finished-mark lies in the output's own attributes (key ``incasem``: job, identity, region), because the
+job's folder of marks and logs is removed in the end.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from incasem.blockwise.engine import run_locked
+from incasem.blockwise.job import Job, JobReport, identity_as_json, region_as_json
+from incasem.blockwise.state import finish, refuse_other_identity, work_lock
+
+__all__ = ["Output", "is_finished", "run_stage"]
+
+
+class Output(Protocol):
+    """What a stage writes to: a `Volume`, or a folder of images with attributes of its own."""
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Attributes as stored."""
+        ...
+
+    def set_attributes(self, **attributes: Any) -> None:
+        """Merge into the stored attributes, durably and atomically."""
+        ...
+
+
+def is_finished(job: Job, output: Output) -> bool:
+    """Return whether ``output`` is the finished result of this job.
+
+    Raises:
+        DataError: it is the finished result of another job, or of other settings or inputs.
+    """
+    mark = output.attributes.get("incasem")
+    if not isinstance(mark, Mapping) or "job" not in mark:
+        return False
+    refuse_other_identity(mark, _finished_mark(job), _name(job, output), "was written")
+    return True
+
+
+def run_stage(job: Job, output: Output, num_workers: int, progress: bool = True) -> JobReport:
+    """Fill ``output`` by ``job``, continuing what an earlier run began; do nothing where it is finished.
+
+    Args:
+        job: the job; its ``state_dir`` lies inside the output and is removed in the end.
+        output: what the job writes to; gets the finished-mark.
+        num_workers: worker processes, 1 or more.
+        progress: whether to show a progress line on standard error.
+
+    Raises:
+        FailedBlocksError: some blocks could not be done.
+        DataError: the output belongs to another job, or another job works on it just now.
+        ConfigError: the number of workers is below 1.
+    """
+    if is_finished(job, output):
+        finish(job)  # a run that was killed between its mark and its cleaning leaves this to us
+        return JobReport(job.name, 0, 0, len(job.grid), 0.0, 0, None)
+    with work_lock(job) as lock:
+        report = run_locked(job, lock, num_workers=num_workers, progress=progress)
+        output.set_attributes(incasem=_finished_mark(job))
+        finish(job)
+    return report
+
+
+def _finished_mark(job: Job) -> dict[str, Any]:
+    return {
+        "job": job.name,
+        "identity": identity_as_json(job.identity),
+        "region": region_as_json(job.grid.total_roi),
+    }
+
+
+def _name(job: Job, output: Output) -> Path | str:
+    return getattr(output, "path", None) or Path(job.state_dir).parent
