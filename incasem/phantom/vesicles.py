@@ -1,0 +1,70 @@
+"""What is not labelled but looks like it: lysosomes, multivesicular bodies, clusters of vesicles."""
+
+import numpy as np
+
+from incasem.phantom.cells import MEMBRANE
+from incasem.phantom.fields import SmoothField
+from incasem.phantom.shapes import Point, Room, Tube, band, blend, tube_distance, walk
+from incasem.phantom.tissue import FAR_NM, Tissue
+
+_LYSOSOMES_PER_UM3 = 6.0
+_CLUSTERS_PER_UM3 = 14.0
+
+
+def paint_lysosomes(tissue: Tissue, rng: np.random.Generator) -> None:
+    """Paint dense bodies as dark as mitochondria, with one membrane and without cristae."""
+    largest = min(115.0, float(np.median(tissue.extent_nm)) * 0.2)
+    for _ in range(max(1, round(_LYSOSOMES_PER_UM3 * float(np.prod(tissue.extent_nm / 1000))))):
+        room = Room(*tissue.room())
+        place, distance = room.draw(rng, 10)
+        radius = min(largest * rng.uniform(0.5, 1.0), distance - 12)
+        if radius < 30:
+            continue
+        way = walk(
+            rng, room, place, length_nm=radius * rng.uniform(0, 2), step_nm=35, wiggle=0.3, need_nm=radius
+        )
+        _paint_lysosome(tissue, Tube(tissue.shown_at(way), radius * rng.uniform(0.85, 1.1, len(way))), rng)
+
+
+def _paint_lysosome(tissue: Tissue, tube: Tube, rng: np.random.Generator) -> None:
+    window = tissue.window(*tube.bounds(FAR_NM))
+    if window is None:
+        return
+    distance = tube_distance(tissue, window, tissue.coordinates_nm(window), tube, FAR_NM)
+    free = tissue.free_ZYX[window]
+    np.maximum(distance, tissue.gap_nm - free, out=distance)
+    axes = tissue.axes_nm(window)
+    blotches = SmoothField(rng, [a[0] for a in axes], [a[-1] for a in axes], 32.0)(*axes)
+    density = tissue.density_ZYX[window]
+    dark = float(rng.choice([rng.uniform(0.42, 0.6), rng.uniform(0.6, 0.72)]))
+    blend(density, dark + 0.22 * blotches, np.clip(-distance / 4, 0, 1))
+    blend(density, MEMBRANE - 0.03, band(distance, -5, max(7.5, tissue.finest_nm)))
+    np.minimum(free, distance, out=free)
+
+
+def paint_vesicles(tissue: Tissue, rng: np.random.Generator) -> None:
+    """Paint clusters of small vesicles (20 nm radius), clear or dense, into what room is left."""
+    room = Room(*tissue.room())
+    for _ in range(max(1, round(_CLUSTERS_PER_UM3 * float(np.prod(tissue.extent_nm / 1000))))):
+        centre, distance = room.draw(rng, 3)
+        if distance <= 0:
+            continue
+        dense = rng.random() < 0.25
+        for offset in rng.standard_normal((int(rng.integers(4, 22)), 3)) * 55:
+            _paint_vesicle(tissue, centre + offset, float(rng.uniform(16, 25)), dense)
+
+
+def _paint_vesicle(tissue: Tissue, place: Point, radius_nm: float, dense: bool) -> None:
+    tube = Tube(tissue.shown_at(place[None]), np.array([radius_nm]))
+    window = tissue.window(*tube.bounds(20.0))
+    if window is None:
+        return
+    distance = tube_distance(tissue, window, tissue.coordinates_nm(window), tube, 20.0)
+    free = tissue.free_ZYX[window]
+    body = distance < 0
+    if not body.any() or float(free[body].min()) < 2:
+        return
+    density = tissue.density_ZYX[window]
+    blend(density, 0.75 if dense else 0.16, np.clip(-distance / 4, 0, 1))
+    blend(density, MEMBRANE - 0.06, band(distance, -3, max(7.5, tissue.finest_nm)))
+    np.minimum(free, distance, out=free)
