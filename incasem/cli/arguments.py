@@ -26,7 +26,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(configargparse.ArgumentParser):
     """A parser whose errors are `ConfigError`, so that all bad input ends the same way."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> None:
         """Raise the usage error that argparse would print."""
         raise ConfigError(f"{message}. See: {self.prog} -h")
 

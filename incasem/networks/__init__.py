@@ -1,7 +1,14 @@
 """Networks, losses, checkpoints, and running a network fast; `torch` only, knows nothing of volumes."""
 
 from incasem.networks.build import OneConv3d, build_network
-from incasem.networks.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from incasem.networks.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    read_sidecar,
+    save_checkpoint,
+    write_sidecar,
+)
 from incasem.networks.inference import InferenceNetwork, choose_precision
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy
@@ -22,5 +29,7 @@ __all__ = [
     "load_checkpoint",
     "load_into",
     "load_optimizer",
+    "read_sidecar",
     "save_checkpoint",
+    "write_sidecar",
 ]

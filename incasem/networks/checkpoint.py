@@ -88,17 +88,31 @@ def save_checkpoint(
         content[_OPTIMIZER] = optimizer.state_dict()
     if averaged is not None:
         content[_UNAVERAGED] = _portable_state(network)
-    text = json.dumps(_jsonable(sidecar), indent=2, allow_nan=False) + "\n"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # The sidecar goes first: a checkpoint that can be seen has its description.
-        _write_atomically(_sidecar_path(target), lambda stream: stream.write(text.encode()))
+        write_sidecar(target, sidecar)
         _write_atomically(target, lambda stream: torch.save(content, stream))
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         raise CheckpointError(
             f"checkpoint {target} cannot be written: {error}. Earlier checkpoints are untouched. "
             "Free space or choose another directories.runs, then continue the run."
         ) from error
+
+
+def write_sidecar(path: Path | str, sidecar: Mapping[str, Any]) -> None:
+    """Write or replace the sidecar of the checkpoint ``path``, for instance with scores that came later."""
+    text = json.dumps(_jsonable(sidecar), indent=2, allow_nan=False) + "\n"
+    _write_atomically(_sidecar_path(Path(path)), lambda stream: stream.write(text.encode()))
+
+
+def read_sidecar(path: Path | str) -> dict[str, Any] | None:
+    """Return the sidecar of the checkpoint ``path``, or None where it has none.
+
+    Raises:
+        CheckpointError: the sidecar is unreadable.
+    """
+    return _read_sidecar(_sidecar_path(Path(path)))
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:

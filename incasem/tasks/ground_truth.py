@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.config import DataEntry
+from incasem.errors import DataError, explain
 from incasem.geometry import Roi
 from incasem.volumes import Volume, open_volume
 
@@ -35,10 +36,24 @@ class GroundTruth:
     """Labels, mask and metric masks of an entry; outside its ROI nothing is annotated.
 
     Each volume takes the entry's voxel size, as published; its own offset stays.
+
+    Args:
+        entry: with its datasets' container.
+        roi_voxels: what is annotated; None takes the entry's own offset and shape.
+        cache_bytes: of decoded chunks that each volume may keep in memory.
+
+    Raises:
+        DataError: a dataset is missing, or no ROI is given and the entry has none.
     """
 
-    def __init__(self, entry: DataEntry, *, cache_bytes: int = 0) -> None:
+    def __init__(self, entry: DataEntry, roi_voxels: Roi | None = None, *, cache_bytes: int = 0) -> None:
+        roi = roi_voxels if roi_voxels is not None else entry.roi_voxels
+        if roi is None:
+            raise DataError(
+                explain(f"the region of {entry.nickname!r}", "not set", "offset and shape", "Add both to the entry")
+            )
         self.entry = entry
+        self._roi = roi
         self._cache_bytes = cache_bytes
         self._labels = {index: self._open(dataset) for dataset, index in entry.labels.items()}
         self._mask = None if entry.mask is None else self._open(entry.mask)
@@ -73,7 +88,7 @@ class GroundTruth:
 
     def _inside(self, roi_voxels: Roi) -> NDArray[np.bool_]:
         inside_ZYX = np.zeros(tuple(roi_voxels.shape), bool)
-        common = roi_voxels.intersect(self.entry.roi_voxels)
+        common = roi_voxels.intersect(self._roi)
         if not common.empty:
             inside_ZYX[(common - roi_voxels.offset).to_slices()] = True
         return inside_ZYX

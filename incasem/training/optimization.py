@@ -1,8 +1,6 @@
 """The optimizer and its learning rate."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -10,18 +8,6 @@ import torch
 def make_optimizer(network: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.Adam:
     """Return the published optimizer: Adam with L2 regularisation by ``weight_decay``."""
     return torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], lr: float, weight_decay: float
-) -> None:
-    """Load moments and step counts, and keep the learning rate and weight decay that the user asked for.
-
-    The published code took both from the checkpoint, whatever the command line said.
-    """
-    optimizer.load_state_dict(dict(state))
-    for group in optimizer.param_groups:
-        group["lr"], group["weight_decay"] = lr, weight_decay
 
 
 def learning_rate(base: float, schedule: str, iteration: int, iterations: int) -> float:

@@ -12,8 +12,7 @@ from tqdm import tqdm
 
 from incasem.config import TrainingConfig
 from incasem.errors import DataError
-from incasem.networks import save_checkpoint
-from incasem.networks.checkpoint import write_sidecar
+from incasem.networks import ValidNetwork, save_checkpoint, write_sidecar
 from incasem.tasks import semantic
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import Batch
@@ -51,7 +50,7 @@ class Trainer:
     """
 
     config: TrainingConfig
-    network: torch.nn.Module
+    network: ValidNetwork
     optimizer: torch.optim.Optimizer
     batches: Iterator[Batch]
     validator: Validator | None

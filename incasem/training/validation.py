@@ -12,12 +12,12 @@ from incasem.blockwise import Grid
 from incasem.config import DataEntry, TrainingConfig
 from incasem.geometry import Coordinate, Roi
 from incasem.metrics import ClassScores, OverlapAccumulator
+from incasem.networks import ValidNetwork
 from incasem.prediction import Predictor
 from incasem.tasks import semantic
-from incasem.tasks.ground_truth import GroundTruth
 from incasem.training.directories import RunDirectories
 from incasem.training.snapshots import ValidationSnapshot
-from incasem.volumes import Volume, open_volume
+from incasem.training.sources import EntrySource, open_entry
 
 BLOCK_VOXELS = 160  # edge of a block unless validation.block_size_voxels says otherwise
 
@@ -63,14 +63,6 @@ class Validation:
         return f"{self.nickname}: validation loss {self.loss:.4f}, " + "; ".join(classes)
 
 
-@dataclass
-class _Dataset:
-    nickname: str
-    raw: Volume
-    truth: GroundTruth
-    roi_voxels: Roi
-
-
 class Validator:
     """Scores the network on the validation entries.
 
@@ -87,18 +79,10 @@ class Validator:
         self._config = config
         self._device = device
         self._directories = directories
-        self._datasets = [
-            _Dataset(
-                entry.nickname,
-                open_volume(entry.file / entry.raw).with_place(voxel_size=entry.voxel_size),
-                GroundTruth(entry),
-                entry.roi_voxels,
-            )
-            for entry in entries
-        ]
+        self._datasets = [open_entry(entry, index) for index, entry in enumerate(entries)]
         self._runs = 0
 
-    def run(self, network: torch.nn.Module, iteration: int) -> list[Validation]:
+    def run(self, network: ValidNetwork, iteration: int) -> list[Validation]:
         """Return one result a dataset; every ``validation.snapshot.every``-th run is kept as Zarr."""
         precision = self._config.validation.precision
         predictor = Predictor(network, device=self._device, precision=precision)
@@ -107,13 +91,13 @@ class Validator:
         self._runs += 1
         return [self._one(dataset, predictor, iteration, snapshot) for dataset in self._datasets]
 
-    def _one(self, dataset: _Dataset, predictor: Predictor, iteration: int, snapshot: bool) -> Validation:
+    def _one(self, dataset: EntrySource, predictor: Predictor, iteration: int, snapshot: bool) -> Validation:
         num_classes = self._config.data.num_classes
         overlap = OverlapAccumulator(num_classes)
         loss = semantic.BalancedLoss(num_classes, self._config.loss.weight)
-        middle = _MiddleSection(dataset.roi_voxels, num_classes)
+        middle = _MiddleSection(dataset.roi, num_classes)
         kept = self._snapshot(dataset, iteration) if snapshot else None
-        for block in Grid(dataset.roi_voxels, self._block_shape(), Coordinate(0, 0, 0)).blocks():
+        for block in Grid(dataset.roi, self._block_shape(), Coordinate(0, 0, 0)).blocks():
             roi = block.write_roi
             logits_CZYX = predictor.logits(dataset.raw, roi)
             classes_ZYX = dataset.truth.classes(roi)
@@ -125,15 +109,15 @@ class Validator:
             middle.add(roi, dataset.raw.read_voxels(roi, beyond="reflect"), classes_ZYX, predicted_ZYX)
             if kept is not None:
                 kept.write(roi, predicted_ZYX, classes_ZYX, mask_ZYX, counted_ZYX)
-        return Validation(dataset.nickname, loss.value(), overlap.scores(), middle.pictures())
+        return Validation(dataset.entry.nickname, loss.value(), overlap.scores(), middle.pictures())
 
     def _block_shape(self) -> Coordinate:
         asked = self._config.validation.block_size_voxels
         return Coordinate(asked if asked is not None else (BLOCK_VOXELS,) * 3)
 
-    def _snapshot(self, dataset: _Dataset, iteration: int) -> ValidationSnapshot:
-        folder = self._directories.snapshots / "validation" / dataset.nickname
-        return ValidationSnapshot(folder / f"{iteration}.zarr", dataset.raw, dataset.roi_voxels, self._block_shape())
+    def _snapshot(self, dataset: EntrySource, iteration: int) -> ValidationSnapshot:
+        folder = self._directories.snapshots / "validation" / dataset.entry.nickname
+        return ValidationSnapshot(folder / f"{iteration}.zarr", dataset.raw, dataset.roi, self._block_shape())
 
 
 class _MiddleSection:

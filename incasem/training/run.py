@@ -1,0 +1,296 @@
+"""A training from its settings to its report: what `train.py` and `incasem train` do."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from incasem.config import (
+    DataEntry,
+    TrainingConfig,
+    check_network_sizes,
+    check_training_data,
+    data_config_path,
+    load_data_config,
+    load_training_config,
+    with_seed,
+)
+from incasem.errors import CheckpointError, ConfigError, explain
+from incasem.networks import (
+    ValidNetwork,
+    build_network,
+    choose_precision,
+    latest_checkpoint,
+    load_checkpoint,
+    load_into,
+    load_optimizer,
+)
+from incasem.prediction import choose_device
+from incasem.tracking import RunStore, find_training_settings, open_store, run_experiment
+from incasem.training.directories import RunDirectories
+from incasem.training.feed import SampleFeed
+from incasem.training.monitor import Monitor
+from incasem.training.optimization import make_optimizer
+from incasem.training.report import write_training_report
+from incasem.training.sources import check_entries
+from incasem.training.trainer import History, Trainer
+from incasem.training.validation import Validator
+
+logger = logging.getLogger(__name__)
+
+DATABASE = "incasem_trainings"
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What the command line asked for.
+
+    Attributes:
+        name: the run's name in the run store.
+        settings_file: `config_training.yaml`, or None for the defaults.
+        overrides: `a.b=c`.
+        database: `trainings_db.json`, or None where there is none.
+        models: the folder of published model cards.
+        start_from: run id and checkpoint to fine-tune from.
+        continue_run: run id to go on with.
+        repeat_run: run id whose settings, seed included, are used again.
+        check_commit: refuse to continue or repeat a run that another version of the code made.
+    """
+
+    name: str
+    settings_file: Path | None = None
+    overrides: Sequence[str] = ()
+    database: Path | None = None
+    models: Path | None = None
+    start_from: tuple[int, Path] | None = None
+    continue_run: int | None = None
+    repeat_run: int | None = None
+    check_commit: bool = False
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Settings and data of a run, checked, before anything is written."""
+
+    config: TrainingConfig
+    training: list[DataEntry]
+    validation: list[DataEntry]
+    artifacts: list[Path]
+    network: ValidNetwork
+    device: torch.device
+    precision: torch.dtype
+
+
+def train(request: TrainingRequest, tell: Callable[[str], None]) -> int:
+    """Train as asked, record the run, and return its id.
+
+    Args:
+        request: what the command line asked for.
+        tell: prints a line to the terminal.
+
+    Raises:
+        IncasemError: bad settings or data (nothing is written), or a failure in the run.
+    """
+    store, base = _store_and_base(request)
+    config = with_seed(_config(request, base))
+    prepared = _prepare(config)
+    result: dict[str, Any] = {}
+
+    def main(run: Any) -> str:
+        run_id = int(run._id)
+        result["id"] = run_id
+        directories = RunDirectories(config.directories.runs, config.training.continue_id or run_id)
+        history = _run(request, prepared, directories, run.log_scalar, tell)
+        report = write_training_report(directories.report, request.name, prepared.config, history)
+        _tell_results(tell, directories, run_id, report)
+        return _result_line(history)
+
+    run_experiment(
+        name=request.name,
+        kind="train",
+        config=config.to_dict(),
+        store=store,
+        main=main,
+        artifacts=prepared.artifacts,
+    )
+    return int(result["id"])
+
+
+def _store_and_base(request: TrainingRequest) -> tuple[RunStore, dict[str, Any] | None]:
+    """Open the run store, and look up the settings that this run builds on, if any."""
+    asked = {
+        "--start_from": None if request.start_from is None else request.start_from[0],
+        "--continue_run": request.continue_run,
+        "--repeat_run": request.repeat_run,
+    }
+    given = {flag: run_id for flag, run_id in asked.items() if run_id is not None}
+    if len(given) > 1:
+        raise ConfigError(
+            f"{' and '.join(given)} are given together; allowed: one of them, since each names the run to build "
+            "on. Leave one."
+        )
+    # The store's place depends on directories.runs, which the earlier run cannot change.
+    places = load_training_config(request.settings_file, request.overrides)
+    store = open_store(request.database, places.directories.runs, DATABASE)
+    if not given:
+        return store, None
+    (run_id,) = given.values()
+    return store, find_training_settings(store, run_id, request.models)
+
+
+def _config(request: TrainingRequest, base: dict[str, Any] | None) -> TrainingConfig:
+    overrides = list(request.overrides)
+    if request.start_from is not None:
+        run_id, checkpoint = request.start_from
+        overrides.append(f"training.start_from=[{run_id}, {str(checkpoint)!r}]")
+    if request.continue_run is not None:
+        overrides.append(f"training.continue_id={request.continue_run}")
+    config = load_training_config(request.settings_file, overrides, base)
+    repeats = request.continue_run is not None or request.repeat_run is not None
+    seed = (base or {}).get("seed")
+    if repeats and config.seed is None and seed is not None:
+        config = config.model_copy(update={"seed": int(seed)})
+    return config
+
+
+def _prepare(config: TrainingConfig) -> _Prepared:
+    """Check everything that can be checked before a run is recorded."""
+    training_path = data_config_path(config.training.data, "training.data")
+    training = load_data_config(training_path, config.directories.data)
+    artifacts, validation = [training_path], []
+    if config.validation.data is not None:
+        validation_path = data_config_path(config.validation.data, "validation.data")
+        validation = load_data_config(validation_path, config.directories.data)
+        artifacts.append(validation_path)
+    check_training_data(config, training, validation)
+    network = build_network(config.model.model_dump())
+    check_network_sizes(
+        "training",
+        config.training.input_size_voxels,
+        config.training.output_size_voxels,
+        network.output_shape,
+        network.input_shape_for,
+    )
+    check_entries([*training, *validation], config)
+    device = choose_device(config.torch.device)
+    precision = choose_precision(config.training.precision, device)
+    return _Prepared(config, training, validation, artifacts, network, device, precision)
+
+
+def _run(
+    request: TrainingRequest,
+    prepared: _Prepared,
+    directories: RunDirectories,
+    log_scalar: Callable[[str, float, int], None],
+    tell: Callable[[str], None],
+) -> History:
+    config = prepared.config
+    if config.training.num_threads is not None:
+        torch.set_num_threads(config.training.num_threads)
+    network, optimizer, start = _initial_state(request, prepared, directories)
+    _tell_start(tell, request, prepared, directories, start)
+    seed = config.seed if config.seed is not None else 0
+    validator = Validator(prepared.validation, config, prepared.device, directories)
+    nicknames = [entry.nickname for entry in prepared.validation]
+    with (
+        Monitor(directories, log_scalar, nicknames) as monitor,
+        SampleFeed(prepared.training, config, seed=seed, start_index=start) as batches,
+    ):
+        monitor.record(start, {"num_params": sum(p.numel() for p in network.parameters())})
+        trainer = Trainer(
+            config=config,
+            network=network,
+            optimizer=optimizer,
+            batches=batches,
+            validator=validator if prepared.validation else None,
+            monitor=monitor,
+            directories=directories,
+            sidecar=_sidecar(request, prepared, directories),
+            device=prepared.device,
+            precision=prepared.precision,
+            start=start,
+            tell=tell,
+        )
+        return trainer.run()
+
+
+def _initial_state(
+    request: TrainingRequest, prepared: _Prepared, directories: RunDirectories
+) -> tuple[ValidNetwork, torch.optim.Optimizer, int]:
+    """Return network, optimizer and first iteration: new, fine-tuned, or where an earlier run stood."""
+    config = prepared.config
+    torch.manual_seed(config.seed if config.seed is not None else 0)
+    network = build_network(config.model.model_dump())
+    network.to(prepared.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    settings = config.training.optimizer
+    optimizer = make_optimizer(network, settings.lr, settings.weight_decay)
+    if request.continue_run is not None:
+        found = latest_checkpoint(directories.models)
+        if found is None:
+            raise CheckpointError(
+                explain(
+                    "--continue_run",
+                    request.continue_run,
+                    f"a run with a whole checkpoint in {directories.models}",
+                    "Start the training anew, or correct directories.runs",
+                )
+            )
+        iteration, path = found
+        checkpoint = load_checkpoint(path)
+        load_into(network, checkpoint, for_training=True)
+        load_optimizer(optimizer, checkpoint)
+        return network, optimizer, iteration + 1
+    if request.start_from is not None:
+        checkpoint = load_checkpoint(request.start_from[1])
+        load_into(network, checkpoint)
+        if checkpoint.optimizer_state is not None:
+            load_optimizer(optimizer, checkpoint)
+    return network, optimizer, 0
+
+
+def _sidecar(request: TrainingRequest, prepared: _Prepared, directories: RunDirectories) -> dict[str, Any]:
+    settings = prepared.config.to_dict()
+    return {
+        "run_id": directories.run_id,
+        "name": request.name,
+        "task": "semantic",
+        "model": settings["model"],
+        "data": settings["data"],
+        "training_data": prepared.config.training.data,
+    }
+
+
+def _tell_start(
+    tell: Callable[[str], None],
+    request: TrainingRequest,
+    prepared: _Prepared,
+    directories: RunDirectories,
+    start: int,
+) -> None:
+    config = prepared.config
+    parameters = sum(p.numel() for p in prepared.network.parameters())
+    precision = str(prepared.precision).removeprefix("torch.")
+    tell(
+        f"run {directories.run_id} ({request.name}): {config.model.type} with {parameters:,} parameters on "
+        f"{prepared.device}, {precision}; {len(prepared.training)} training and {len(prepared.validation)} "
+        f"validation regions; iterations {start} to {config.training.iterations}"
+    )
+    tell(f"  watch it: tensorboard --logdir {directories.tensorboard}")
+
+
+def _tell_results(
+    tell: Callable[[str], None], directories: RunDirectories, run_id: int, report: Path
+) -> None:
+    tell(f"run {run_id} is done")
+    tell(f"  checkpoints: {directories.models}")
+    tell(f"  report:      {report}")
+
+
+def _result_line(history: History) -> str:
+    if not history.validations:
+        return f"training loss: {history.losses[-1][1]:.4f}" if history.losses else "nothing was left to train"
+    iteration, validations = history.validations[-1]
+    return f"iteration {iteration}: " + "; ".join(validation.line() for validation in validations)
