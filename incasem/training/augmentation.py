@@ -1,0 +1,136 @@
+"""gunpowder nodes that change a sample: geometry, intensity, class balance, range of the raw data."""
+
+import numpy as np
+
+from incasem.config.training import Augmentation, Intensity
+from incasem.geometry import Coordinate, Roi
+from incasem.tasks import semantic
+from incasem.training._gunpowder import gp
+from incasem.training.deformation import Deformation, draw_deformation
+from incasem.training.resampling import resample_linear, resample_nearest, scale_and_clip
+
+
+def node_generator(request: "gp.BatchRequest", node: int) -> np.random.Generator:
+    """Return a generator of a node's own, which depends on nothing but the request's seed and ``node``."""
+    return np.random.default_rng((request.random_seed, node))
+
+
+class ResampleAugment(gp.BatchFilter):
+    """Flips, transposes, elastic deformation, rotation and shifted sections in one pass; see `deformation`.
+
+    Raw data (``interpolatable`` in the spec) come out as float32 in [0, 1], trilinear; every other array
+    keeps its type and takes the nearest voxel. ``block`` stands for the place of the undeformed output: it
+    is only flipped and transposed.
+
+    Upstream is asked for the bounding box of the voxels needed.
+    """
+
+    def __init__(self, settings: Augmentation, block: "gp.ArrayKey") -> None:
+        self._settings = settings
+        self._block = block
+        self._total = Roi((0, 0, 0), (1, 1, 1))
+        self._deformation: Deformation | None = None
+
+    def prepare(self, request: "gp.BatchRequest") -> None:
+        """Draw the geometry and turn the request into that of the source."""
+        self._total = request.get_total_roi()
+        rng = node_generator(request, 1)
+        deformation = draw_deformation(Coordinate(self._total.shape), self._settings, rng)
+        for key, spec in request.items():
+            if spec.roi is None:
+                continue
+            region = spec.roi - self._total.begin
+            if key == self._block:
+                spec.roi = deformation.orientation.region(region, deformation.shape) + self._total.begin
+            else:
+                spec.roi = deformation.source_roi(region) + self._total.begin
+        self._deformation = deformation
+
+    def process(self, batch: "gp.Batch", request: "gp.BatchRequest") -> None:
+        """Resample each array into the requested place."""
+        deformation = self._deformation
+        assert deformation is not None
+        arrays = {key: array for key, array in batch.arrays.items() if array.spec.roi is not None}
+        sampled = [array.spec.roi for key, array in arrays.items() if key != self._block]
+        frame = Coordinate(min(roi.begin[axis] for roi in sampled) for axis in range(3))
+        field = deformation.shifted(frame - self._total.begin)
+        for key, array in arrays.items():
+            wanted = request[key].roi
+            if key == self._block:
+                array.data = np.broadcast_to(array.data.flat[0], tuple(wanted.shape))
+            else:
+                place = (array.spec.roi.begin - frame, wanted.begin - self._total.begin, wanted.shape)
+                if self.spec[key].interpolatable:
+                    factor = 1 / semantic.full_scale(array.data.dtype)
+                    array.data = resample_linear(array.data, field, *place)
+                    scale_and_clip(array.data, factor, 0.0, 0.0, 1.0)
+                else:
+                    array.data = resample_nearest(array.data, field, *place)
+            array.spec.roi = wanted
+            array.spec.dtype = array.data.dtype
+
+
+class IntensityAugment(gp.BatchFilter):
+    """Contrast about the mean and brightness, clipped: ``mean + (raw - mean) * U[1±scale] + U[±shift]``."""
+
+    def __init__(self, raw: "gp.ArrayKey", settings: Intensity) -> None:
+        self._raw = raw
+        self._settings = settings
+
+    def process(self, batch: "gp.Batch", request: "gp.BatchRequest") -> None:
+        """Change the raw data (float32 in [0, 1]) in place."""
+        rng = node_generator(request, 2)
+        data = batch.arrays[self._raw].data
+        scale = rng.uniform(1 - self._settings.scale, 1 + self._settings.scale)
+        shift = rng.uniform(-self._settings.shift, self._settings.shift)
+        scale_and_clip(data, scale, float(data.mean()) * (1 - scale) + shift, 0.0, 1.0)
+
+
+class ToNetworkRange(gp.BatchFilter):
+    """Raw data from [0, 1] to [-1, 1]."""
+
+    def __init__(self, raw: "gp.ArrayKey") -> None:
+        self._raw = raw
+
+    def process(self, batch: "gp.Batch", request: "gp.BatchRequest") -> None:
+        """Change the raw data in place."""
+        scale_and_clip(batch.arrays[self._raw].data, 2.0, -1.0, -1.0, 1.0)
+
+
+class BalanceLabels(gp.BatchFilter):
+    """Makes the loss scale: the classes of a block weigh the same, masked-out voxels nothing."""
+
+    def __init__(
+        self,
+        labels: "gp.ArrayKey",
+        mask: "gp.ArrayKey",
+        scale: "gp.ArrayKey",
+        num_classes: int,
+        clip: tuple[float, float],
+    ) -> None:
+        self._labels, self._mask, self._scale = labels, mask, scale
+        self._num_classes = num_classes
+        self._clip = clip
+
+    def setup(self) -> None:
+        """Announce the loss scale."""
+        spec = self.spec[self._labels].copy()
+        spec.dtype = np.dtype(np.float32)
+        self.provides(self._scale, spec)
+
+    def prepare(self, request: "gp.BatchRequest") -> "gp.BatchRequest":
+        """Ask for labels and mask in the same place."""
+        needed = gp.BatchRequest()
+        for key in (self._labels, self._mask):
+            needed[key] = gp.ArraySpec(roi=request[self._scale].roi)
+        return needed
+
+    def process(self, batch: "gp.Batch", request: "gp.BatchRequest") -> "gp.Batch":
+        """Return the loss scale."""
+        labels, mask = batch.arrays[self._labels].data, batch.arrays[self._mask].data
+        spec = self.spec[self._scale].copy()
+        spec.roi = request[self._scale].roi
+        made = gp.Batch()
+        scale = semantic.balance_scale(labels, mask, self._num_classes, self._clip)
+        made[self._scale] = gp.Array(scale, spec)
+        return made

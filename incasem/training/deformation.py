@@ -1,0 +1,200 @@
+"""Random geometry of a sample: flips and transposes, elastic deformation, rotation, shifted sections.
+
+The published order is kept: flips and transposes, then the elastic step in the frame that they make, then
+flips and transposes again. All of it becomes one `PositionField`, so that each voxel is interpolated once;
+flips and transposes cost nothing, and patches of unequal sides need no care.
+
+Frames, from the network back to the volume: *output* (what the network gets) ← second flips → *elastic* ←
+deformation → *straight* ← first flips → *source* (voxels of the volume, up to an offset).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from incasem.config.training import Augmentation, Elastic
+from incasem.geometry import Coordinate, Roi
+from incasem.training.resampling import PositionField
+
+# The published values of what the settings do not name.
+ROTATION_RADIANS = np.pi / 2  # about z, drawn from 0 to this
+SHIFT_PROBABILITY = 0.05  # that a section and all after it move in y and x
+MAX_SHIFT_VOXELS = 2
+# Jitter is normal and thus unbounded; beyond this many sigma (1 in 16,000 draws) it is cut.
+MAX_SIGMAS = 4.0
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """A flip and transpose: axis ``a`` of the farther frame runs along axis ``axes[a]`` of the nearer one.
+
+    It runs backwards where ``flips[a]``.
+    """
+
+    axes: tuple[int, int, int] = (0, 1, 2)
+    flips: tuple[bool, bool, bool] = (False, False, False)
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, transpose_only: tuple[int, ...]) -> Self:
+        """Draw flips (probability 1/2 an axis) and a permutation of the axes ``transpose_only``."""
+        axes = [0, 1, 2]
+        for axis, other in zip(transpose_only, rng.permutation(transpose_only), strict=True):
+            axes[axis] = int(other)
+        z, y, x = (bool(flip) for flip in rng.random(3) < 0.5)
+        return cls((axes[0], axes[1], axes[2]), (z, y, x))
+
+    def then(self, farther: "Orientation") -> "Orientation":
+        """Return this orientation followed by the next one, away from the network."""
+        axes = [self.axes[axis] for axis in farther.axes]
+        flips = [self.flips[axis] != flip for axis, flip in zip(farther.axes, farther.flips, strict=True)]
+        return Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+
+    def region(self, roi: Roi, shape: Coordinate) -> Roi:
+        """Return the farther frame's region of a region in the nearer frame, a box of ``shape`` from 0 on."""
+        begin = [
+            shape[axis] - roi.end[axis] if flip else roi.begin[axis]
+            for axis, flip in zip(self.axes, self.flips, strict=True)
+        ]
+        return Roi(begin, [roi.shape[axis] for axis in self.axes])
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """One draw of the geometry for an output box of ``shape`` voxels that begins at 0."""
+
+    shape: Coordinate
+    orientation: Orientation
+    field: PositionField
+
+    def source_roi(self, roi: Roi) -> Roi:
+        """Return the source voxels needed for the region ``roi`` of the output box, with a voxel to spare."""
+        step = self.field.step
+        nodes = [
+            np.arange(begin // step, min((end - 1) // step + 1, size - 1) + 1)
+            for begin, end, size in zip(roi.begin, roi.end, self.field.displacement.shape[1:], strict=True)
+        ]
+        displaced = np.stack(
+            [component[np.ix_(*nodes)] for component in self.field.displacement], dtype=np.float64
+        )
+        low, high = np.zeros(3), np.zeros(3)
+        for axis, (table, begin, end) in enumerate(zip(self.field.tables, roi.begin, roi.end, strict=True)):
+            # A table is a straight line plus steps: the line goes to the nodes, the steps widen the bounds.
+            line, slope = _line(self.orientation, self.shape, axis)
+            steps = table[begin:end] - (line + np.outer(np.arange(begin, end), slope))
+            low += steps.min(axis=0)
+            high += steps.max(axis=0)
+            positions = line[:, None] + np.outer(slope, nodes[axis] * step)
+            displaced += positions.reshape(3, *(-1 if a == axis else 1 for a in range(3)))
+        low += displaced.min(axis=(1, 2, 3))
+        high += displaced.max(axis=(1, 2, 3))
+        begin_zyx = [int(np.floor(value)) - 1 for value in low]
+        end_zyx = [int(np.floor(value)) + 3 for value in high]
+        return Roi(begin_zyx, [e - b for b, e in zip(begin_zyx, end_zyx, strict=True)])
+
+    def shifted(self, origin: Coordinate) -> PositionField:
+        """Return the field with positions counted from the source voxel ``origin``."""
+        from_z, from_y, from_x = self.field.tables
+        return self.field._replace(tables=(from_z - np.asarray(origin, np.float32), from_y, from_x))
+
+
+def draw_deformation(shape: Coordinate, settings: Augmentation, rng: np.random.Generator) -> Deformation:
+    """Draw the geometry of a sample.
+
+    Args:
+        shape: voxels (z, y, x) of the output box.
+        settings: `training.augmentation`; ``simple`` and ``elastic`` may be None.
+        rng: the sample's own generator.
+    """
+    transpose_only = settings.simple.transpose_only if settings.simple else None
+    first, second = Orientation(), Orientation()
+    if transpose_only is not None:
+        first, second = Orientation.draw(rng, transpose_only), Orientation.draw(rng, transpose_only)
+    orientation = second.then(first)
+    tables = [np.zeros((size, 3), np.float32) for size in shape]
+    for axis, table in enumerate(tables):
+        line, slope = _line(orientation, shape, axis)
+        table += (line + np.outer(np.arange(shape[axis]), slope)).astype(np.float32)
+    step = settings.elastic.subsample if settings.elastic else int(max(shape))
+    nodes = [-(-(size - 1) // step) + 1 for size in shape]
+    displacement = np.zeros((3, *nodes), np.float32)
+    if settings.elastic:
+        sections = _section_shifts(shape[second.axes[0]], rng)
+        if second.flips[0]:
+            sections = sections[::-1]
+        tables[second.axes[0]] += _to_source(sections.T, first).T
+        displacement = _to_source(_elastic(shape, second, settings.elastic, rng), first)
+    field = PositionField((tables[0], tables[1], tables[2]), np.ascontiguousarray(displacement), step)
+    return Deformation(shape, orientation, field)
+
+
+def _line(
+    orientation: Orientation, shape: Coordinate, axis: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return offset and slope (3,) of the source position along an axis of the output."""
+    offset, slope = np.zeros(3), np.zeros(3)
+    for source_axis, (along, flip) in enumerate(zip(orientation.axes, orientation.flips, strict=True)):
+        if along == axis:
+            offset[source_axis] = shape[axis] - 1 if flip else 0
+            slope[source_axis] = -1 if flip else 1
+    return offset, slope
+
+
+def _to_source(vectors: NDArray[np.float32], first: Orientation) -> NDArray[np.float32]:
+    """Return straight-frame vectors (3, …) in the source's axes."""
+    signs = np.where(first.flips, -1, 1).astype(np.float32)
+    turned: NDArray[np.float32] = vectors[list(first.axes)] * signs.reshape(3, *(1,) * (vectors.ndim - 1))
+    return turned
+
+
+def _section_shifts(sections: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return how far each section lies off, (sections, 3); each shift moves all later sections too."""
+    shifted = rng.random(sections) < SHIFT_PROBABILITY
+    steps = rng.integers(-MAX_SHIFT_VOXELS, MAX_SHIFT_VOXELS, (sections, 3), endpoint=True)
+    steps[~shifted] = 0
+    steps[:, 0] = 0
+    return np.cumsum(steps, axis=0).astype(np.float32)
+
+
+def _elastic(
+    shape: Coordinate, second: Orientation, settings: Elastic, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return rotation and jitter at the output's nodes: (3, gz, gy, gx) in the elastic frame's axes."""
+    step = settings.subsample
+    places = [np.arange(-(-(size - 1) // step) + 1) * step for size in shape]
+    count: list[int] = [0, 0, 0]
+    for axis, along in enumerate(second.axes):
+        count[along] = max(1, round(shape[along] / settings.control_point_spacing[axis]))
+    weights = [_spline_weights(shape[axis], step, count[axis]) for axis in range(3)]
+    noise = np.clip(rng.standard_normal((3, *count), np.float32), -MAX_SIGMAS, MAX_SIGMAS)
+    noise *= np.asarray(settings.jitter_sigma, np.float32).reshape(3, 1, 1, 1)
+    displacement = np.einsum("dkji,xi->dkjx", noise, weights[2])
+    displacement = np.einsum("dkjx,yj->dkyx", displacement, weights[1])
+    displacement = np.einsum("dkyx,zk->dzyx", displacement, weights[0])
+
+    angle = rng.uniform(0, ROTATION_RADIANS)
+    cosine, sine = np.cos(angle) - 1, np.sin(angle)
+    from_centre = []
+    for along, flip in zip(second.axes[1:], second.flips[1:], strict=True):
+        offset = ((places[along] - (shape[along] - 1) / 2) * (-1 if flip else 1)).astype(np.float32)
+        from_centre.append(offset.reshape([-1 if axis == along else 1 for axis in range(3)]))
+    y, x = from_centre
+    displacement[1] += np.float32(cosine) * y + np.float32(sine) * x
+    displacement[2] += np.float32(cosine) * x - np.float32(sine) * y
+    return displacement
+
+
+@lru_cache(maxsize=64)
+def _spline_weights(size: int, step: int, count: int) -> NDArray[np.float32]:
+    """Return the matrix (nodes, count) from control points to nodes by cubic spline interpolation.
+
+    The control points spread evenly over ``size`` voxels, the first and the last on its ends; nodes lie at
+    every ``step``-th voxel, the last one perhaps beyond the end, where the spline's end value is kept.
+    """
+    places = np.arange(-(-(size - 1) // step) + 1) * step
+    at = np.minimum(places / max(size - 1, 1), 1.0) * (count - 1)
+    columns = [ndimage.map_coordinates(unit, [at], order=3, mode="mirror") for unit in np.eye(count)]
+    return np.stack(columns, axis=1).astype(np.float32)
