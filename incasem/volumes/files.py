@@ -109,7 +109,7 @@ def write_json(path: Path, content: dict[str, Any], *, keep_mtime: bool = False)
         if before is not None:
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
         temporary.replace(path)
-        sync_directory(path.parent)
+        sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DataError(f"{path} cannot be written: {error}. Check permissions and free space.") from error
@@ -121,9 +121,9 @@ def _plain(value: object) -> Any:
     raise TypeError(f"{value!r} is a {type(value).__name__}")
 
 
-def sync_directory(directory: Path) -> None:
-    """Make renames in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: Path | str) -> None:
+    """Flush a file, or the renames in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

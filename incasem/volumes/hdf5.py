@@ -1,7 +1,8 @@
 """HDF5 datasets (CREMI layout: attributes `resolution` and `offset`, z, y, x) through h5py.
 
-The file is opened for each access and closed again: handles survive neither a fork nor another program's write.
-HDF5 has one writer at a time and no readers beside it; block-wise jobs with several workers write Zarr.
+The file is opened for each access and closed again: handles survive neither a fork nor another program's
+write. HDF5 has one writer at a time and no readers beside it; block-wise jobs with several workers write
+Zarr.
 """
 
 import contextlib
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 
 from incasem.errors import DataError
 from incasem.volumes.codecs import hdf5_filters
-from incasem.volumes.metadata import axes_for, on_grid, place_attributes, place_from_attributes
+from incasem.volumes.files import sync
+from incasem.volumes.metadata import axes_for, place_attributes, place_from_attributes
 from incasem.volumes.store import ArrayRequest, Index, Place, format_index, unit_region, units_in
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,8 @@ def _opened(path: str, mode: str) -> Iterator[Any]:
         except BlockingIOError as error:
             raise DataError(
                 f"{path} is in use by another process: an HDF5 file has one writer at a time and no readers "
-                "beside it. Close the other program, or write to a .zarr container, which many processes may share."
+                "beside it. Close the other program, or write to a .zarr container, which many processes "
+                "may share."
             ) from error
         except OSError as error:
             raise DataError(f"{path} cannot be opened as HDF5: {error}. Restore it from a copy.") from error
@@ -84,7 +87,8 @@ class Hdf5Array:
         self.path = f"{container}/{dataset}"
         with _opened(container, "r") as file:
             found = file[dataset]
-            self.dtype, self.shape = np.dtype(found.dtype), tuple(int(n) for n in found.shape)
+            self.dtype = np.dtype(found.dtype).newbyteorder("=")
+            self.shape = tuple(int(n) for n in found.shape)
             chunks = found.chunks
             self.attributes = {name: _decoded(value) for name, value in found.attrs.items()}
         if self.dtype.kind not in "biuf":
@@ -102,17 +106,17 @@ class Hdf5Array:
             place = Place(
                 axes_for(len(self.shape), self.path), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), stated=False
             )
-        self.place = on_grid(place, self.path)
+        self.place = place
 
     def read(self, index: Index) -> NDArray[Any]:
         """Return the elements at ``index``."""
         with _opened(self.container, "r") as file:
             try:
-                return np.asarray(file[self.dataset][index])
+                return np.asarray(file[self.dataset][index], dtype=self.dtype)
             except OSError as error:
                 raise DataError(
-                    f"{self.path}: voxels {format_index(index)} cannot be read, the file is truncated or damaged: "
-                    f"{error}. Restore it from a copy."
+                    f"{self.path}: voxels {format_index(index)} cannot be read, the file is truncated or "
+                    f"damaged: {error}. Restore it from a copy."
                 ) from error
 
     def write(self, index: Index, array: NDArray[Any]) -> None:
@@ -123,9 +127,10 @@ class Hdf5Array:
                 file.flush()
             except OSError as error:
                 raise DataError(
-                    f"{self.path}: voxels {format_index(index)} cannot be written: {error}. Check the free space."
+                    f"{self.path}: voxels {format_index(index)} cannot be written: {error}. Check the free "
+                    "space."
                 ) from error
-        _sync(self.container)
+        sync(self.container)
 
     def update_attributes(self, changes: dict[str, Any]) -> None:
         """Merge ``changes`` into the dataset's attributes; mappings are stored as JSON text."""
@@ -133,7 +138,7 @@ class Hdf5Array:
             for name, value in changes.items():
                 file[self.dataset].attrs[name] = _encoded(value)
             file.flush()
-        _sync(self.container)
+        sync(self.container)
         self.attributes = self.attributes | changes
 
     def missing_units(self, index: Index) -> list[Index]:
@@ -182,7 +187,7 @@ def create(container: str, dataset: str, request: ArrayRequest) -> None:
         for name, value in attributes.items():
             made.attrs[name] = _encoded(value)
         file.flush()
-    _sync(container)
+    sync(container)
 
 
 def _encoded(value: Any) -> Any:
@@ -202,11 +207,3 @@ def _decoded(value: Any) -> Any:
         with contextlib.suppress(ValueError):
             return json.loads(value)
     return value
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

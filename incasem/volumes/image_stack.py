@@ -1,8 +1,8 @@
 """Image stacks: a directory with one TIFF or PNG a section, or one TIFF with a page a section. Read-only.
 
-Sections follow the number in the file name (``img_2`` before ``img_10``). A gap, a number given twice, or images of
-different size or dtype are errors when the stack is opened, before anything is converted. Pixels come as they are
-stored: no scaling, no change of dtype.
+Sections follow the number in the file name (``img_2`` before ``img_10``). A gap, a number given twice, or
+images of different size or dtype are errors when the stack is opened, before anything is converted. Pixels
+come as they are stored: no scaling, no change of dtype.
 """
 
 import logging
@@ -55,8 +55,8 @@ def find_sections(path: str, pattern: str | None = None) -> list[Section]:
 
     Args:
         path: a directory, or one TIFF file.
-        pattern: regular expression that a file name must match from its start, whose first group is the section
-            number (published default: ``.*_(\\d+).*\\.tif$``). None takes all TIFF and PNG files and the one number
+        pattern: regular expression, matched from a file name's start, whose first group is the section number
+            (published default: ``.*_(\\d+).*\\.tif$``). None takes all TIFF and PNG files and the one number
             in which their names differ.
 
     Raises:
@@ -105,8 +105,9 @@ def _numbers_by_name(names: list[str], path: str) -> dict[str, int]:
     usual = texts.most_common(1)[0][0]
     odd = [name for name in images if re.sub(r"\d+", "#", name) != usual]
     if odd:
+        regular = next(name for name in images if name not in odd)
         raise DataError(
-            f"images in {path} are named in {len(texts)} ways, for example {images[0]} and {odd[0] if odd[0] != images[0] else images[-1]}. "
+            f"images in {path} are named in {len(texts)} ways, for example {regular} and {odd[0]}. "
             "Move those that are no sections away, or give an image regex."
         )
     digits = {name: [int(number) for number in re.findall(r"\d+", name)] for name in images}
@@ -164,7 +165,7 @@ def _tiff(path: str) -> Any:
 
 
 def _header(section: Section) -> tuple[tuple[int, ...], str]:
-    """Return shape and dtype of an image without decoding it; of a PNG, size and the bytes that tell its type."""
+    """Return shape and dtype of an image without decoding it (of a PNG, in its own terms)."""
     if section.file.lower().endswith(PNG_SUFFIXES):
         content = Path(section.file).read_bytes()[:26]
         if len(content) < 26 or content[:8] != b"\x89PNG\r\n\x1a\n":
@@ -181,11 +182,13 @@ def _decode(section: Section) -> NDArray[Any]:
         if section.file.lower().endswith(PNG_SUFFIXES):
             import imagecodecs
 
-            return np.asarray(imagecodecs.png_decode(Path(section.file).read_bytes()))
-        with _tiff(section.file) as tiff:
-            return np.asarray(tiff.pages[section.page].asarray())
+            image = np.asarray(imagecodecs.png_decode(Path(section.file).read_bytes()))
+        else:
+            with _tiff(section.file) as tiff:
+                image = np.asarray(tiff.pages[section.page].asarray())
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise DataError(f"{section.file} cannot be decoded: {error}. Restore it from a copy.") from error
+    return image.astype(image.dtype.newbyteorder("="), copy=False)
 
 
 class ImageStack:

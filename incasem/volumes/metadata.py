@@ -25,7 +25,8 @@ _NM_PER_UNIT = {
     **dict.fromkeys(["pm", "picometer", "picometre"], 1e-3),
 }
 OFF_GRID_NM = 0.5
-# Offsets of binned volumes that name the first voxel's centre on the unbinned grid: (1 − 1/factor) / 2 voxels.
+# Offsets of binned volumes that name the first voxel's centre on the unbinned grid: (1 − 1/factor) / 2
+# voxels.
 _CENTRE_FRACTIONS = tuple((1 - 1 / factor) / 2 for factor in (2, 3, 4, 8))
 
 
@@ -63,7 +64,8 @@ def axes_for(ndim: int, path: str) -> tuple[str, ...]:
     """
     if ndim not in (3, 4):
         raise DataError(
-            f"{path} has {ndim} dimensions; allowed: 3 (z, y, x) or 4 (c, z, y, x). Convert it to one of these."
+            f"{path} has {ndim} dimensions; allowed: 3 (z, y, x) or 4 (c, z, y, x). Convert it to one of "
+            "these."
         )
     return ("z", "y", "x") if ndim == 3 else ("c", "z", "y", "x")
 
@@ -103,8 +105,8 @@ def check_voxel_size(voxel_size: Triple, path: str) -> None:
 def place_from_attributes(attributes: Mapping[str, Any], ndim: int, path: str) -> Place | None:
     """Return the place that ``offset`` with ``resolution`` or ``voxel_size`` says, or None without these.
 
-    ``resolution`` is the published name, ``voxel_size`` that of funlib.persistence ≥ 0.4, ``element_size_um`` that
-    of some HDF5 files. Units come from ``units`` or ``unit`` (nm if absent).
+    ``resolution`` is the published name, ``voxel_size`` that of funlib.persistence ≥ 0.4, ``element_size_um``
+    that of some HDF5 files. Units come from ``units`` or ``unit`` (nm if absent).
 
     Raises:
         DataError: malformed values, or ``resolution`` and ``voxel_size`` that disagree.
@@ -137,7 +139,7 @@ def place_from_attributes(attributes: Mapping[str, Any], ndim: int, path: str) -
 
 
 def place_attributes(place: Place) -> dict[str, Any]:
-    """Return the attributes to store: published ``offset`` and ``resolution`` (nm), and funlib's ``voxel_size``."""
+    """Return what to store: published ``offset`` and ``resolution`` (nm), and funlib's ``voxel_size``."""
     resolution = whole(place.voxel_size)
     return {"offset": whole(place.offset_nm), "resolution": resolution, "voxel_size": resolution}
 
@@ -145,9 +147,9 @@ def place_attributes(place: Place) -> dict[str, Any]:
 def on_grid(place: Place, path: str) -> Place:
     """Return ``place`` with its offset exactly on the voxel grid.
 
-    Offsets within 0.5 nm of a multiple of the voxel size are rounded to it. Volumes that were binned by a whole
-    factor often state the first voxel's centre on the finer grid, a quarter voxel off for a factor of 2: the corner
-    is meant, and a warning says so.
+    Offsets within 0.5 nm of a multiple of the voxel size are rounded to it. Volumes that were binned by a
+    whole factor often state the first voxel's centre on the finer grid, a quarter voxel off for a factor of
+    2: the corner is meant, and a warning says so.
 
     Raises:
         DataError: the voxel size is not positive, or the offset is off the grid.
@@ -159,8 +161,8 @@ def on_grid(place: Place, path: str) -> Place:
         lower = [math.floor(s) * v for s, v in zip(steps, place.voxel_size, strict=True)]
         raise DataError(
             f"offset of {path} is {list(place.offset_nm)} nm; allowed: multiples of the voxel size "
-            f"{list(place.voxel_size)} nm. Edit the `offset` attribute (for example to {whole(lower)}) or the "
-            "`resolution`."
+            f"{list(place.voxel_size)} nm. Edit the `offset` attribute (for example to {whole(lower)}) or "
+            "the `resolution`."
         )
     z, y, x = (tidy(c * v) for c, v in zip(corners, place.voxel_size, strict=True) if c is not None)
     if any(
@@ -168,7 +170,7 @@ def on_grid(place: Place, path: str) -> Place:
         for stated, snapped in zip(place.offset_nm, (z, y, x), strict=True)
     ):
         logger.warning(
-            "%s: the offset %s nm is taken as the centre of its first voxel before binning; the corner is %s nm",
+            "%s: offset %s nm is taken as its first voxel's centre before binning; the corner is %s nm",
             path, list(place.offset_nm), [z, y, x],
         )  # fmt: skip
     return Place(place.axes, place.voxel_size, (z, y, x), place.stated)

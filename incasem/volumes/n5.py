@@ -45,8 +45,8 @@ class N5:
     def place(self, path: str, attributes: dict[str, Any], shape: tuple[int, ...]) -> Place | None:
         """Return the place by the conventions of COSEM, Saalfeld lab and N5 viewer, in that order.
 
-        `transform` names its axes. `resolution` of the array is its own; `pixelResolution`, of the array or a group
-        above, is that of the full resolution and is multiplied by `downsamplingFactors`.
+        `transform` names its axes. `resolution` of the array is its own; `pixelResolution`, of the array or a
+        group above, is that of the full resolution and is multiplied by `downsamplingFactors`.
         """
         axes = axes_for(len(shape), path)
         if isinstance(attributes.get("transform"), dict):

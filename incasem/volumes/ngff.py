@@ -4,14 +4,15 @@ Arrays keep their published paths (``volumes/raw``), so the group above them lis
 named ``s0``, ``s1``, … are the levels of one image, named after their group. Version 0.4 goes with Zarr v2,
 0.5 with Zarr v3.
 
-A translation of NGFF is the centre of the first voxel, in coordinates that have the centre of the finest level's
-first voxel at its corner's position: level k is translated by its corner + (voxel_k − voxel_0) / 2. Files whose
-levels share one translation are understood too.
+A translation of NGFF is the centre of the first voxel, in coordinates that have the centre of the finest
+level's first voxel at its corner's position: level k is translated by its corner + (voxel_k − voxel_0) / 2.
+Files whose levels share one translation are understood too.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from incasem.errors import DataError
@@ -75,13 +76,15 @@ def _transformed(level: Mapping[str, Any], image: Mapping[str, Any], path: str) 
 
 
 def with_array(
-    multiscales: object, group_name: str, dataset: str, place: Place, version: str | None
+    multiscales: object, group: Path, dataset: str, place: Place, version: str | None
 ) -> list[dict[str, Any]]:
     """Return ``multiscales`` with the array ``dataset`` of a group put in, or its old entry replaced.
 
+    Entries none of whose arrays is there any more are dropped.
+
     Args:
         multiscales: the list as stored, or None.
-        group_name: names the image that ``s0``, ``s1``, … are levels of.
+        group: its name is that of the image that ``s0``, ``s1``, … are levels of.
         dataset: the array's name in its group.
         place: of the array; nm.
         version: written into each image (NGFF 0.4), or None where it stands outside (0.5).
@@ -91,7 +94,10 @@ def with_array(
         if isinstance(multiscales, list)
         else []
     )
-    name = group_name if _LEVEL.fullmatch(dataset) else dataset
+    images = [
+        image for image in images if any((group / d["path"]).exists() for d in image.get("datasets", []))
+    ]
+    name = group.name if _LEVEL.fullmatch(dataset) else dataset
     corners = {dataset: (place.voxel_size, place.offset_nm)}
     old = next((image for image in images if image.get("name") == name), None)
     if old is not None and _LEVEL.fullmatch(dataset):

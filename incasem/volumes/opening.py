@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from incasem.volumes.hdf5 import Hdf5Array
 from incasem.volumes.image_stack import TIFF_SUFFIXES, ImageStack
 from incasem.volumes.metadata import axes_for, check_voxel_size, on_grid, triple
 from incasem.volumes.n5 import N5
-from incasem.volumes.paths import Format, find_format, list_datasets, missing_error, split
+from incasem.volumes.paths import Format, find_format, missing_error, split
 from incasem.volumes.store import ArrayRequest, Place, Store
 from incasem.volumes.tensor import Layout, TensorArray
 from incasem.volumes.volume import Volume
@@ -28,17 +29,26 @@ _LAYOUTS: dict[Format, Layout] = {"zarr2": Zarr2(), "zarr3": Zarr3(), "n5": N5()
 PathLike = str | os.PathLike[str]
 
 
-def open_volume(path: PathLike, *, writable: bool = False, cache_bytes: int = 0) -> Volume:
-    """Open an array: Zarr v2 or v3, N5, HDF5, an image stack; Zarr and N5 also by URL (``s3://``, ``gs://``), to read.
+def open_volume(
+    path: PathLike,
+    *,
+    writable: bool = False,
+    cache_bytes: int = 0,
+    voxel_size: Sequence[float] | None = None,
+    offset_nm: Sequence[float] | None = None,
+) -> Volume:
+    """Open an array: Zarr v2 or v3, N5, HDF5, an image stack; Zarr and N5 also by URL, to read.
 
     Args:
         path: container and dataset, such as ``cell.zarr/volumes/raw``.
         writable: allow `Volume.write_voxels` and `Volume.set_attributes`.
-        cache_bytes: keep decoded chunks up to this size, shared by the process's volumes of the same setting; for many
-            overlapping reads. Other processes' writes are then not seen.
+        cache_bytes: keep decoded chunks up to this size, shared by the process's volumes of the same setting;
+            for many overlapping reads.
+        voxel_size: nm, z, y, x; instead of what the file states.
+        offset_nm: nm, z, y, x; instead of what the file states.
 
     Raises:
-        DataError: nothing there (the message lists the container's datasets), unreadable, or without a clear place.
+        DataError: nothing there (the message lists what the container has), unreadable, or off the grid.
     """
     text = os.fspath(path)
     found = find_format(text)
@@ -57,7 +67,12 @@ def open_volume(path: PathLike, *, writable: bool = False, cache_bytes: int = 0)
     else:
         directory = join(container, dataset)
         store = TensorArray(directory, _LAYOUTS[found], writable=writable, cache_bytes=cache_bytes)
-    return Volume(text, store)
+    place = store.place
+    if voxel_size is not None:
+        place = replace(place, voxel_size=triple(voxel_size, "voxel size", text), stated=True)
+    if offset_nm is not None:
+        place = replace(place, offset_nm=triple(offset_nm, "offset", text))
+    return Volume(text, store, place)
 
 
 def open_image_stack(path: PathLike, *, image_regex: str | None = None) -> Volume:
@@ -65,8 +80,8 @@ def open_image_stack(path: PathLike, *, image_regex: str | None = None) -> Volum
 
     Args:
         path: the directory or file.
-        image_regex: matched from a file name's start; its first group is the section number. None takes all TIFF and PNG
-            files and the one number in which their names differ.
+        image_regex: matched from a file name's start; its first group is the section number. None takes
+            all TIFF and PNG files and the one number in which their names differ.
 
     Raises:
         DataError: missing or doubled sections, mixed sizes or dtypes, files that cannot be read.
@@ -140,7 +155,7 @@ def _request(
     compression: str,
     attributes: Mapping[str, Any] | None,
 ) -> ArrayRequest:
-    sizes = _positive(shape, "shape", path, allow_zero=False)
+    sizes = _positive(shape, "shape", path)
     default_axes = axes_for(len(sizes), path)
     if axes is not None and tuple(axes) != default_axes:
         allowed = f"{default_axes} for {len(sizes)} dimensions"
@@ -173,15 +188,15 @@ def _require_on_grid(place: Place, path: str) -> None:
             )
 
 
-def _positive(values: Sequence[int], name: str, path: str, *, allow_zero: bool) -> tuple[int, ...]:
+def _positive(values: Sequence[int], name: str, path: str) -> tuple[int, ...]:
     numbers = tuple(int(v) for v in values)
-    if not numbers or any(n < (0 if allow_zero else 1) for n in numbers):
+    if not numbers or any(n < 1 for n in numbers):
         raise DataError(explain(f"{name} of {path}", numbers, "positive whole numbers", "Change it."))
     return numbers
 
 
 def _per_axis(values: Sequence[int], ndim: int, name: str, path: str) -> tuple[int, ...]:
-    numbers = _positive(values, name, path, allow_zero=False)
+    numbers = _positive(values, name, path)
     if ndim == 4 and len(numbers) == 3:
         numbers = (1, *numbers)
     if len(numbers) != ndim:
@@ -225,17 +240,25 @@ def _layout_for(container: Path, zarr_format: int | None) -> Format:
         raise DataError(explain("zarr_format", zarr_format, "2, 3", "Choose one."))
     if (zarr_format == 2 and is_3) or (zarr_format == 3 and is_2 and not is_3):
         raise DataError(
-            f"zarr_format is {zarr_format}, but {container} is Zarr v{3 if is_3 else 2}. Leave zarr_format out, or "
-            "choose another container."
+            f"zarr_format is {zarr_format}, but {container} is Zarr v{3 if is_3 else 2}. Leave zarr_format "
+            "out, or choose another container."
         )
     return "zarr2" if zarr_format == 2 else "zarr3"
 
 
 def _require_free(path: str, container: Path, dataset: str) -> None:
     """Refuse an array in the place of a group that holds others, or inside another array."""
-    below = list_datasets(path)
-    if below:
-        raise DataError(f"{path} is a group that holds {', '.join(below[:10])}. Choose another name.")
+    directory = container / dataset
+    held = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+    is_group = dataset and (".zgroup" in held or "zarr.json" in held)
+    held = [
+        name for name in held if not name.startswith(".") and name not in ("zarr.json", "attributes.json")
+    ]
+    if is_group or held:
+        raise DataError(
+            f"{path} cannot be created: there is a directory that holds {', '.join(held[:10]) or 'a group'}. "
+            "Choose another name, or delete it."
+        )
     parts = Path(dataset).parts
     for i in range(len(parts)):
         outer = str(container.joinpath(*parts[:i]))
@@ -246,13 +269,12 @@ def _require_free(path: str, container: Path, dataset: str) -> None:
 
 
 def _require_same(volume: Volume, request: ArrayRequest) -> None:
-    is_clipped = volume.path.lower().rpartition("/")[0] and split(volume.path)[0].lower().endswith(
-        hdf5.SUFFIXES
-    )
-    unit = request.shard_shape or request.chunk_shape
-    chunks, units = request.chunk_shape, unit
-    if is_clipped:
-        chunks = units = tuple(min(c, n) for c, n in zip(unit, request.shape, strict=True))
+    chunks = request.chunk_shape
+    units = request.shard_shape or chunks
+    if (
+        split(volume.path)[0].lower().endswith(hdf5.SUFFIXES)
+    ):  # whose chunks are never larger than the dataset
+        chunks = units = tuple(min(c, n) for c, n in zip(chunks, request.shape, strict=True))
     pairs = {
         "shape": (volume.shape, request.shape),
         "dtype": (volume.dtype, request.dtype),

@@ -1,7 +1,7 @@
 """One kind of path for every format: container, then dataset.
 
-``cell.zarr/volumes/raw``, ``export.n5/c1/s0``, ``data.h5/raw``, ``stack_dir/``. The container is recognised by its
-suffix, else by what lies there.
+``cell.zarr/volumes/raw``, ``export.n5/c1/s0``, ``data.h5/raw``, ``stack_dir/``. The container is recognised
+by its suffix, else by what lies there.
 """
 
 import os
@@ -55,12 +55,12 @@ def split_path(path: str | os.PathLike[str]) -> tuple[Path, str]:
 def find_format(path: str | os.PathLike[str]) -> Format | None:
     """Return the format of the array at ``path``, or None where there is no array."""
     container, dataset = split(path)
-    if not is_url(container):
-        if container.lower().endswith(hdf5.SUFFIXES):
-            return "hdf5" if hdf5.has_dataset(container, dataset) else None
-        if image_stack.is_stack(join(container, dataset)):
-            return "stack"
-    return _array_format(join(container, dataset))
+    if container.lower().endswith(hdf5.SUFFIXES) and not is_url(container):
+        return "hdf5" if hdf5.has_dataset(container, dataset) else None
+    found = _array_format(join(container, dataset))
+    if found is None and not is_url(container) and image_stack.is_stack(join(container, dataset)):
+        return "stack"
+    return found
 
 
 def _array_format(directory: str) -> Format | None:
@@ -120,13 +120,12 @@ def missing_error(path: str | os.PathLike[str]) -> DataError:
     datasets = list_datasets(container)
     if not datasets:
         return DataError(
-            f"{container} holds no dataset that can be read; allowed: Zarr, N5, HDF5, a directory of TIFF or PNG images."
+            f"{container} holds no dataset that can be read; allowed: Zarr, N5, HDF5, a directory of TIFF or "
+            "PNG images."
         )
     below = [name for name in datasets if name.startswith(f"{dataset}/")] if dataset else datasets
     what = f"{os.fspath(path)} is a group, not a dataset" if below else f"{dataset!r} is not in {container}"
-    shown = (below or datasets)[:_SHOWN]
-    more = f" and {len(below or datasets) - _SHOWN} more" if len(below or datasets) > _SHOWN else ""
-    return DataError(
-        f"{what}. Datasets in this file: {', '.join(name or '(the container itself)' for name in shown)}{more}."
-        f"{did_you_mean(dataset, datasets)}"
-    )
+    candidates = below or datasets
+    shown = ", ".join(name or "(the container itself)" for name in candidates[:_SHOWN])
+    more = f" and {len(candidates) - _SHOWN} more" if len(candidates) > _SHOWN else ""
+    return DataError(f"{what}. Datasets in this file: {shown}{more}.{did_you_mean(dataset, datasets)}")

@@ -1,8 +1,8 @@
 """Zarr and N5 arrays through tensorstore.
 
-tensorstore gets the metadata from us rather than reading it itself (``assume_metadata``): so arrays open whose
-metadata it is too strict for although it can decode their chunks. Its writes are flushed to the disk before they
-count as done. Its threads do not survive a fork: workers must be spawned.
+tensorstore gets the metadata from us rather than reading it itself (``assume_metadata``): so arrays open
+whose metadata it is too strict for although it can decode their chunks. Its writes are flushed to the disk
+before they count as done. Its threads do not survive a fork: workers must be spawned.
 """
 
 import functools
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from incasem.errors import DataError
 from incasem.volumes.files import is_url, kvstore_spec
-from incasem.volumes.metadata import axes_for, on_grid
+from incasem.volumes.metadata import axes_for
 from incasem.volumes.store import ArrayRequest, Index, Place, format_index, unit_region, units_in
 
 logger = logging.getLogger(__name__)
 
 # How tensorstore's statuses come out in Python.
 LIBRARY_ERRORS = (ValueError, OSError, RuntimeError, NotImplementedError, TypeError, IndexError)
-_PROCESS = os.getpid()
+_users: list[int] = []  # the process that first used tensorstore, and that a fork cannot follow
 
 
 class Layout(Protocol):
@@ -56,7 +56,7 @@ class Layout(Protocol):
         ...
 
     def create(self, container: Path, dataset: str, request: ArrayRequest) -> None:
-        """Write groups, attributes and metadata of a new array; the metadata that makes it exist comes last."""
+        """Write a new array's groups, attributes and, last, the metadata that makes it exist."""
         ...
 
     def register(self, container: Path, dataset: str, place: Place) -> None:
@@ -78,10 +78,13 @@ def _context(cache_bytes: int) -> ts.Context:
 
 
 def _refuse_fork() -> None:
-    if os.getpid() != _PROCESS:
+    if not _users:
+        _users.append(os.getpid())
+    if _users[0] != os.getpid():
         raise RuntimeError(
-            "volumes cannot be read or written in a forked process (tensorstore's threads do not survive a fork). "
-            "Start workers by spawn: multiprocessing.get_context('spawn'), or multiprocessing_context='spawn'."
+            "volumes cannot be read or written in a forked process (tensorstore's threads do not survive a "
+            "fork). Start workers by spawn: multiprocessing.get_context('spawn'), or "
+            "multiprocessing_context='spawn'."
         )
 
 
@@ -117,7 +120,7 @@ class TensorArray:
             handle = handle[0]
             place = Place(place.axes[1:], place.voxel_size, place.offset_nm, place.stated)
         self._handle = handle
-        self.place = on_grid(place, path)
+        self.place = place
         self.dtype = np.dtype(handle.dtype.numpy_dtype)
         self.shape = tuple(int(n) for n in handle.shape)
         self.chunk_shape = tuple(int(n) for n in handle.chunk_layout.read_chunk.shape)
@@ -154,7 +157,8 @@ class TensorArray:
         what = f"{self.path}: the chunk file {file[1]}"
         what += f" (array elements {format_index(region)})" if region is not None else ""
         return DataError(
-            f"{what} is truncated, damaged or unreadable: {reason}. Restore it from a copy, or write that region anew."
+            f"{what} is truncated, damaged or unreadable: {reason}. Restore it from a copy, or write that "
+            "region anew."
         )
 
     def _region_of(self, key: str) -> Index | None:
@@ -215,8 +219,8 @@ def _open(path: str, layout: Layout, metadata: dict[str, Any], cache_bytes: int)
 def _unsupported(path: str, error: Exception) -> DataError:
     reason = str(error).partition(" [tensorstore_spec")[0]
     return DataError(
-        f"{path} cannot be opened: {reason}. Allowed: Zarr v2 or v3 and N5 with raw, gzip, zlib, bz2, zstd or Blosc "
-        "chunks and no filters. Write it anew with one of these."
+        f"{path} cannot be opened: {reason}. Allowed: Zarr v2 or v3 and N5 with raw, gzip, zlib, bz2, zstd "
+        "or Blosc chunks and no filters. Write it anew with one of these."
     )
 
 

@@ -20,9 +20,9 @@ Beyond = Literal["error", "reflect", "constant"]
 class Volume:
     """An array in some file, with dtype, shape, voxel size (nm), offset (nm) and axes.
 
-    Reads and writes take ROIs in z, y, x, either world nm or voxels of the absolute grid (voxel ``i`` begins at
-    ``i * voxel_size`` nm); a channel axis comes first in arrays and is always whole. Volumes pickle: a spawned worker opens
-    the data again. They must not be used in forked processes.
+    Reads and writes take ROIs in z, y, x, either world nm or voxels of the absolute grid (voxel ``i`` begins
+    at ``i * voxel_size`` nm); a channel axis comes first in arrays and is always whole. Volumes pickle: a
+    spawned worker opens the data again. They must not be used in forked processes.
     """
 
     def __init__(self, path: str, store: Store, place: Place | None = None) -> None:
@@ -121,7 +121,7 @@ class Volume:
 
         Args:
             roi_voxels: of any place and size unless ``beyond`` is ``error``.
-            beyond: what to do outside the volume: ``error``; ``reflect``, as `numpy.pad` does at the volume's border,
+            beyond: what to do outside the volume: ``error``; ``reflect``, as `numpy.pad` does at its border,
                 independent of how the region is cut; or ``constant``, which gives ``fill``.
             fill: value for ``constant``.
 
@@ -139,8 +139,8 @@ class Volume:
     def write_voxels(self, roi_voxels: Roi, array: NDArray[Any]) -> None:
         """Store the voxels of a ROI on the absolute grid; durable on return.
 
-        Writers of different ROIs need no lock, since each owns whole chunks (whole shards). An HDF5 file may be written
-        by one process only.
+        Writers of different ROIs need no lock, since each owns whole chunks (whole shards). An HDF5 file may
+        be written by one process only.
 
         Args:
             roi_voxels: inside the volume; begins and ends on chunk (shard) borders or at the volume's end.
@@ -155,24 +155,24 @@ class Volume:
         expected = (*self.shape[:-3], *roi_voxels.shape)
         if tuple(array.shape) != expected or array.dtype != self.dtype:
             raise DataError(
-                f"array for {format_roi(roi_voxels)} of {self.path} is {array.dtype} {tuple(array.shape)}; allowed: "
-                f"{self.dtype} {expected}. Convert it before it is written."
+                f"array for {format_roi(roi_voxels)} of {self.path} is {array.dtype} {tuple(array.shape)}; "
+                f"allowed: {self.dtype} {expected}. Convert it before it is written."
             )
         index = self._index(roi_voxels)
         for s, unit, size in zip(index[-3:], self.write_shape, self.shape[-3:], strict=True):
             if s.start % unit or (s.stop % unit and s.stop != size):
                 raise DataError(
-                    f"region {format_roi(roi_voxels)} of {self.path} covers parts of chunks; allowed: multiples of "
-                    f"{self.write_shape} voxels from {tuple(self.roi_voxels.begin)}, or the volume's end. "
-                    "Choose a block shape that is a multiple of it."
+                    f"region {format_roi(roi_voxels)} of {self.path} covers parts of chunks; allowed: "
+                    f"multiples of {self.write_shape} voxels from {tuple(self.roi_voxels.begin)}, or the "
+                    "volume's end. Choose a block shape that is a multiple of it."
                 )
         self._store.write(index, array)
 
     def missing_chunks(self, roi_voxels: Roi | None = None) -> list[Roi]:
-        """Return the chunks (shards) that touch a ROI, by default all, and were never written: absolute voxel ROIs.
+        """Return the chunks (shards) in a ROI, by default all, that were never written; absolute voxels.
 
-        They read as the fill value. Chunks that incasem writes are there even where all voxels are 0; other writers
-        may leave such chunks out.
+        They read as the fill value. Chunks that incasem writes are there even where all voxels are 0; other
+        writers may leave such chunks out.
         """
         roi = self.roi_voxels if roi_voxels is None else roi_voxels
         self._require_inside(roi, "checked")
@@ -197,8 +197,8 @@ class Volume:
     def fingerprint(self) -> dict[str, object]:
         """Return what tells this volume from another one that was put in its place; JSON-able.
 
-        Path, shape, dtype, place, and the time when the array was created. Setting attributes does not change it;
-        writing voxels changes it only in HDF5 files.
+        Path, shape, dtype, place, and the time when the array was created. Setting attributes does not change
+        it; writing voxels changes it only in HDF5 files.
         """
         return {
             "path": self.path if is_url(self.path) else os.path.abspath(self.path),

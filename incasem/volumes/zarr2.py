@@ -25,8 +25,8 @@ class Zarr2:
     def metadata(self, path: str) -> dict[str, Any]:
         """Return `.zarray`, its gaps filled.
 
-        Newer numcodecs state a checksum for Zstandard, which the frames themselves tell; old nested stores do not
-        state their separator, which the files show.
+        Newer numcodecs state a checksum for Zstandard, which the frames themselves tell; old nested stores do
+        not state their separator, which the files show.
         """
         stored = read_json(join(path, ".zarray")) or {}
         missing = [key for key in ("shape", "chunks", "dtype") if key not in stored]
@@ -99,7 +99,7 @@ class Zarr2:
         group = (container / dataset).parent
         with directory_lock(group):
             stored = read_json(str(group / ".zattrs")) or {}
-            images = ngff.with_array(stored.get("multiscales"), group.name, Path(dataset).name, place, "0.4")
+            images = ngff.with_array(stored.get("multiscales"), group, Path(dataset).name, place, "0.4")
             if images != stored.get("multiscales"):
                 write_json(group / ".zattrs", stored | {"multiscales": images})
 

@@ -99,7 +99,7 @@ class Zarr3:
             node = read_json(str(group / _NAME)) or {"zarr_format": 3, "node_type": "group"}
             attributes = node.get("attributes") or {}
             ome = attributes.get("ome") or {}
-            images = ngff.with_array(ome.get("multiscales"), group.name, Path(dataset).name, place, None)
+            images = ngff.with_array(ome.get("multiscales"), group, Path(dataset).name, place, None)
             if images != ome.get("multiscales"):
                 node["attributes"] = attributes | {"ome": ome | {"version": "0.5", "multiscales": images}}
                 write_json(group / _NAME, node)
