@@ -1,0 +1,39 @@
+"""From the setting `torch.device` to a device that is there."""
+
+import logging
+
+import torch
+
+from incasem.errors import ConfigError, explain
+
+logger = logging.getLogger(__name__)
+
+
+def choose_device(setting: int | str) -> torch.device:
+    """Return the device for ``torch.device``.
+
+    Args:
+        setting: a GPU's number; "cpu"; "cuda" (the first GPU) or "cuda:N"; "auto" (a GPU if there is one).
+            Without any GPU a number means the processor, with a warning: 0 is the published default, and its
+            commands must work on a laptop.
+
+    Raises:
+        ConfigError: unknown, or a GPU that this machine does not have.
+    """
+    text = str(setting)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text == "auto":
+        return torch.device("cuda", 0) if gpus else torch.device("cpu")
+    if text == "cpu":
+        return torch.device("cpu")
+    number = text.removeprefix("cuda").removeprefix(":") or "0"
+    if number.isdigit():
+        if int(number) < gpus:
+            return torch.device("cuda", int(number))
+        if not gpus and text.isdigit():
+            logger.warning("torch.device is %s, but no GPU is available: the processor is used.", text)
+            return torch.device("cpu")
+    here = ", ".join(f"{i} ({torch.cuda.get_device_name(i)})" for i in range(gpus)) or "no GPU"
+    raise ConfigError(
+        explain("torch.device", setting, f"cpu, auto, or the number of a GPU; here: {here}", "Correct it")
+    )

@@ -1,0 +1,136 @@
+"""Where predictions lie on disk, and how their arrays are made.
+
+```
+<container>/volumes/predictions/train_%04d/predict_%04d/
+    segmentation        class of each voxel
+    prob_maps/class_0 … class_C-1
+```
+
+The container is that of the entry, as published. Only Zarr takes several writers, so predictions of HDF5
+files, N5 containers and image stacks go to a Zarr container of the same name beside them. Where several
+entries of one data configuration share a container, each gets a folder of its nickname below
+`predict_%04d`: published, the second was clipped into the arrays of the first.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from incasem.config import DataEntry, PredictionConfig
+from incasem.errors import DataError
+from incasem.geometry import Coordinate, Roi
+from incasem.volumes import Volume, create_volume, exists
+
+SEGMENTATION = "segmentation"
+_CHUNK = 64
+"""Edge of the outputs' chunks, voxels: small ones are quick to look at, and leave the planner more choice."""
+
+
+def output_group(train_id: int, predict_id: int) -> str:
+    """Return the published folder of a prediction inside its container."""
+    return f"volumes/predictions/train_{train_id:04d}/predict_{predict_id:04d}"
+
+
+def output_container(entry: DataEntry, directory: Path) -> Path:
+    """Return the Zarr container that predictions of ``entry`` go to.
+
+    Args:
+        entry: a region of a volume.
+        directory: `PredictionConfig.output_directory`.
+    """
+    container = entry.output_file(directory)
+    return container if container.suffix == ".zarr" else container.with_suffix(".zarr")
+
+
+def output_folders(entries: Sequence[DataEntry], config: PredictionConfig, group: str) -> list[Path]:
+    """Return the folder of each entry's arrays; no two are the same.
+
+    Args:
+        entries: of one data configuration.
+        config: gives the output directory.
+        group: folder inside the container, see `output_group`.
+    """
+    containers = [output_container(entry, config.output_directory) for entry in entries]
+    shared = Counter(containers)
+    return [
+        container / group / (entry.nickname if shared[container] > 1 else "")
+        for container, entry in zip(containers, entries, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class OutputSet:
+    """The arrays of one entry, not necessarily made yet.
+
+    Attributes:
+        folder: where they lie.
+        roi_voxels: their place on the absolute voxel grid.
+        voxel_size: nm; z, y, x.
+        num_classes: C, the background included.
+        probability_type: uint8 (round(255 p)) or float32.
+    """
+
+    folder: Path
+    roi_voxels: Roi
+    voxel_size: tuple[float, float, float]
+    num_classes: int
+    probability_type: str
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the arrays; the segmentation, which holds the job's state, is made last."""
+        return [*(f"prob_maps/class_{c}" for c in range(self.num_classes)), SEGMENTATION]
+
+    @property
+    def write_shape(self) -> Coordinate:
+        """What one writer must own: a chunk (z, y, x, voxels)."""
+        return Coordinate(min(_CHUNK, size) for size in self.roi_voxels.shape)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the job keeps its marks."""
+        return self.folder / SEGMENTATION / ".incasem"
+
+    def check(self) -> None:
+        """Check the arrays that exist; write nothing.
+
+        Raises:
+            DataError: one has another shape, type or place, or the set is incomplete.
+        """
+        existing = [name for name in self.names if exists(self.folder / name)]
+        if SEGMENTATION in existing and len(existing) < len(self.names):
+            missing = ", ".join(name for name in self.names if name not in existing)
+            raise DataError(
+                f"the prediction {self.folder} lacks {missing}, which was there when it was written. "
+                f"Delete {self.folder} and predict again."
+            )
+        for name in existing:
+            self._open(name)
+
+    def open(self) -> dict[str, Volume]:
+        """Return all arrays by name, writable; missing ones are created.
+
+        Raises:
+            DataError: one exists with another shape, type or place.
+        """
+        return {name: self._open(name) for name in self.names}
+
+    def _open(self, name: str) -> Volume:
+        offset_nm = tuple(b * v for b, v in zip(self.roi_voxels.begin, self.voxel_size, strict=True))
+        return create_volume(
+            self.folder / name,
+            shape=tuple(self.roi_voxels.shape),
+            dtype=self._dtype(name),
+            voxel_size=self.voxel_size,
+            offset_nm=offset_nm,
+            chunk_shape=tuple(self.write_shape),
+            existing="resume",
+        )
+
+    def _dtype(self, name: str) -> np.dtype[np.generic]:
+        if name == SEGMENTATION:
+            return np.dtype(np.uint8 if self.num_classes <= 256 else np.uint16)
+        return np.dtype(self.probability_type)

@@ -1,0 +1,268 @@
+"""Choosing the block: what one worker writes at a time, and what the network is given for it.
+
+Large blocks waste less on context; memory, the 2³¹ elements that convolution libraries can address in one
+tensor, and the output's chunk grid limit them. The model is simple: arithmetic, reading and a fixed time a
+block add up, with nominal speeds for the kind of device. Only the choice depends on those speeds.
+"""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from incasem.errors import ConfigError, explain
+from incasem.geometry import Coordinate, Roi, ceil_to_multiple
+from incasem.networks import ValidNetwork
+from incasem.prediction.cost import NetworkCost
+from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
+
+_TENSOR_LIMIT = 2**31
+_MEMORY_SHARE = 0.4
+"""Of the memory that a device has in all. Not of what happens to be free: the same machine must choose the
+same block again when a killed job is continued."""
+_MEMORY_FACTOR = 1.2
+"""Measured peak over the sum of living tensors (bf16 and fp32, channels last, CPU)."""
+_MEMORY_BASE = 500_000_000
+_LARGEST_EDGE = 1024
+_SECONDS_A_BLOCK = 0.05
+_READ_BYTES_PER_SECOND = 3e8
+_FLOPS_PER_SECOND = {"cpu": {2: 3e11, 4: 1e11}, "cuda": {2: 3e14, 4: 3e13}}
+"""Nominal, a CPU core or a GPU, by bytes a number."""
+
+
+@dataclass(frozen=True)
+class PredictionPlan:
+    """The chosen block and what it costs.
+
+    Attributes:
+        block_shape: voxels (z, y, x) that are written at a time; whole write units of the output.
+        tile_shape: most voxels (z, y, x) asked of one call of the network.
+        num_blocks: blocks of the ROI, masked ones included.
+        flops: operations for the whole ROI.
+        flop_overhead: ``flops`` over those of one infinitely large tile.
+        read_overhead: voxels read over voxels written.
+        memory_bytes: estimated peak of one worker.
+    """
+
+    block_shape: Coordinate
+    tile_shape: Coordinate
+    num_blocks: int
+    flops: float
+    flop_overhead: float
+    read_overhead: float
+    memory_bytes: int
+
+    def describe(self) -> str:
+        """Return the plan as one line for the terminal."""
+        several = any(t < b for t, b in zip(self.tile_shape, self.block_shape, strict=True))
+        tiles = f" in tiles of {_times(self.tile_shape)}" if several else ""
+        return (
+            f"{self.num_blocks} blocks of {_times(self.block_shape)} voxels{tiles}: "
+            f"{self.flops / 1e12:.3g} TFLOP ({self.flop_overhead:.2f}× the ideal), "
+            f"reads {self.read_overhead:.2f}× the volume, about {self.memory_bytes / 1e9:.1f} GB a worker"
+        )
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the plan must know of a device: kind, bytes a number, memory and cores of one worker."""
+
+    kind: str
+    bytes_per_element: int
+    memory_bytes: int
+    cores: int = 1
+
+    @classmethod
+    def of(cls, device: torch.device, precision: torch.dtype, num_workers: int = 1) -> "Device":
+        """Return the description of ``device`` when ``num_workers`` share it."""
+        if device.type == "cuda":
+            memory = int(torch.cuda.get_device_properties(device).total_memory)
+        else:
+            memory = _total_memory()
+        cores = max(1, (os.cpu_count() or 1) // num_workers) if device.type == "cpu" else 1
+        return cls(device.type, precision.itemsize, memory // num_workers, cores)
+
+    @property
+    def flops_per_second(self) -> float:
+        """Nominal speed of the network."""
+        speeds = _FLOPS_PER_SECOND.get(self.kind, _FLOPS_PER_SECOND["cpu"])
+        return speeds[2 if self.bytes_per_element <= 2 else 4] * self.cores
+
+
+class Planner:
+    """Plans for one network on one device.
+
+    Args:
+        network: gives geometry and cost.
+        device: see `Device`.
+        roi_voxels: what will be predicted, absolute voxels.
+        write_shape: smallest unit of the output that one writer must own (z, y, x, voxels).
+        published: the published tiling of the whole ROI, or None for aligned tiles.
+    """
+
+    def __init__(
+        self,
+        network: ValidNetwork,
+        device: Device,
+        roi_voxels: Roi,
+        write_shape: Sequence[int],
+        published: PublishedTiling | None = None,
+    ) -> None:
+        self._network, self._device, self._roi = network, device, roi_voxels
+        self._unit = Coordinate(write_shape)
+        self._published = published
+        self._cost = NetworkCost(network)
+
+    def plan(self, block_shape: Sequence[int] | None = None, num_workers: int = 1) -> PredictionPlan:
+        """Return the plan with the least estimated time.
+
+        Args:
+            block_shape: `prediction.block_size_voxels`; taken as it is (at most the ROI), cut into tiles
+                where it does not fit into memory.
+            num_workers: workers that share the blocks.
+
+        Raises:
+            ConfigError: ``block_shape`` is not a multiple of the write unit, or there is too little memory
+                for the smallest tile.
+        """
+        candidates = [self._checked(block_shape)] if block_shape is not None else self._candidates()
+        best: tuple[float, PredictionPlan] | None = None
+        for candidate in candidates:
+            found = self._evaluate(candidate, self._whole_tile(candidate), num_workers)
+            # A block of several tiles saves nothing over smaller blocks: it is the last resort.
+            if found is None and best is None:
+                found = self._in_tiles(candidate, num_workers)
+            if found is not None and (best is None or found[0] < best[0]):
+                best = found
+        assert best is not None, "there is at least one candidate"
+        return best[1]
+
+    def _checked(self, block_shape: Sequence[int]) -> Coordinate:
+        limited = Coordinate(min(b, s) for b, s in zip(block_shape, self._whole(), strict=True))
+        if ceil_to_multiple(limited, self._unit) != limited:
+            raise ConfigError(
+                explain(
+                    "prediction.block_size_voxels",
+                    tuple(block_shape),
+                    f"multiples of the output's chunks {tuple(self._unit)}, which one worker must own whole",
+                    f"Take {tuple(ceil_to_multiple(limited, self._unit))}",
+                )
+            )
+        return limited
+
+    def _whole(self) -> Coordinate:
+        return ceil_to_multiple(self._roi.shape, self._unit)
+
+    def _candidates(self) -> Iterator[Coordinate]:
+        """Yield about cubic blocks, smallest first, with the ROI shared evenly among them."""
+        whole, seen = self._whole(), set()
+        for edge in range(min(self._unit), max(_LARGEST_EDGE, *self._unit) + 1, min(self._unit)):
+            limit = [
+                min(ceil_to_multiple((edge,), (u,))[0], w) for u, w in zip(self._unit, whole, strict=True)
+            ]
+            even = [-(-w // -(-w // m)) for w, m in zip(whole, limit, strict=True)]
+            shape = ceil_to_multiple(even, self._unit)
+            if shape not in seen:
+                seen.add(shape)
+                yield shape
+
+    def _whole_tile(self, block_shape: Coordinate) -> Coordinate:
+        """Return the tile limit with which a block is one tile, wherever it lies on the stride grid."""
+        stride = self._network.stride
+        return ceil_to_multiple(block_shape + stride - Coordinate(1, 1, 1), stride)
+
+    def _in_tiles(self, block_shape: Coordinate, num_workers: int) -> tuple[float, PredictionPlan]:
+        tile, stride = self._whole_tile(block_shape), self._network.stride
+        while True:
+            smaller = Coordinate(max(t * 7 // 8 // s * s, s) for t, s in zip(tile, stride, strict=True))
+            if smaller == tile:
+                needed = self._memory(self._network.input_shape_for(tile)) / _MEMORY_SHARE
+                raise ConfigError(
+                    explain(
+                        "memory of one worker",
+                        f"{self._device.memory_bytes / 1e9:.1f} GB",
+                        f"at least {needed / 1e9:.1f} GB for this network",
+                        "Use fewer workers, or a machine with more memory",
+                    )
+                )
+            tile = smaller
+            found = self._evaluate(block_shape, tile, num_workers)
+            if found is not None:
+                return found
+
+    def _memory(self, input_shape: Coordinate) -> int:
+        elements = self._cost.call(input_shape).peak_elements
+        return _MEMORY_BASE + int(elements * self._device.bytes_per_element * _MEMORY_FACTOR)
+
+    def _fits(self, input_shape: Coordinate) -> bool:
+        small_enough = self._cost.call(input_shape).largest_tensor < _TENSOR_LIMIT
+        return small_enough and self._memory(input_shape) <= self._device.memory_bytes * _MEMORY_SHARE
+
+    def _evaluate(
+        self, block_shape: Coordinate, tile_shape: Coordinate, num_workers: int
+    ) -> tuple[float, PredictionPlan] | None:
+        """Return estimated seconds and plan, or None where a tile does not fit into the memory."""
+        tiling: Tiling = self._published or AlignedTiling(self._network, tile_shape)
+        sizes = [self._input_sizes(tiling, axis, block_shape[axis]) for axis in range(3)]
+        flops, read, memory = 0, 0, _MEMORY_BASE
+        for combination in product(*(axis.items() for axis in sizes)):
+            shape = Coordinate(size for size, _ in combination)
+            calls = math.prod(count for _, count in combination)
+            if not self._fits(shape):
+                return None
+            flops += calls * self._cost.call(shape).flops
+            read += calls * math.prod(shape)
+            memory = max(memory, self._memory(shape))
+        blocks = math.prod(-(-s // b) for s, b in zip(self._roi.shape, block_shape, strict=True))
+        seconds = (
+            flops / self._device.flops_per_second + read / _READ_BYTES_PER_SECOND + blocks * _SECONDS_A_BLOCK
+        )
+        rounds = -(-blocks // num_workers)  # the last round leaves workers idle
+        voxels = math.prod(self._roi.shape)
+        plan = PredictionPlan(
+            block_shape=block_shape,
+            tile_shape=self._published.output_shape if self._published else tile_shape,
+            num_blocks=blocks,
+            flops=float(flops),
+            flop_overhead=flops / (self._cost.flops_per_voxel() * voxels),
+            read_overhead=read / voxels,
+            memory_bytes=memory,
+        )
+        return seconds * rounds / blocks, plan
+
+    def _input_sizes(self, tiling: Tiling, axis: int, edge: int) -> Counter[int]:
+        """Return how many tiles of each input size the blocks have along one axis."""
+        begin, end = self._roi.begin[axis], self._roi.end[axis]
+        sizes: Counter[int] = Counter()
+        for start in range(begin, end, edge):
+            tiles = tiling.axis_tiles(axis, start, min(start + edge, end))
+            sizes.update(tile.input_size for tile in tiles)
+        return sizes
+
+
+def largest_tile(network: ValidNetwork, device: Device) -> Coordinate:
+    """Return the largest cube (multiples of the stride, voxels) to ask of one call of the network.
+
+    Raises:
+        ConfigError: the memory does not hold the smallest one.
+    """
+    unlimited = Coordinate((_LARGEST_EDGE,) * 3)
+    return Planner(network, device, Roi((0, 0, 0), unlimited), unlimited).plan().tile_shape
+
+
+def _total_memory() -> int:
+    """Return the memory (bytes) that this machine or container has in all."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+            total = min(total, int(text))
+    return total
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(str(size) for size in shape)
