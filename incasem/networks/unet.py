@@ -9,7 +9,7 @@ strictly and their optimizer state (indexed by registration order) fits.
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,35 @@ def _centre_crop(maps: Tensor, shape: Sequence[int]) -> Tensor:
     for axis, (have, want) in enumerate(zip(maps.shape[2:], shape, strict=True), start=2):
         maps = maps.narrow(axis, (have - want) // 2, want)
     return maps
+
+
+class _CropAndJoin(torch.autograd.Function):
+    """Concatenate the centres of several maps along the channels.
+
+    Left to autograd, each cropped axis of each map would write and copy a gradient of the full size, in
+    whatever layout comes; together that took as long as the convolutions. Here it is written once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, shape: Sequence[int], *maps: Tensor) -> Tensor:
+        ctx.sizes = [m.shape for m in maps]
+        return torch.cat([_centre_crop(m, shape) for m in maps], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        parts = torch.split(gradient, [size[1] for size in ctx.sizes], dim=1)
+        return (None, *(_embed(part, size) for part, size in zip(parts, ctx.sizes, strict=True)))
+
+
+def _embed(centre: Tensor, size: torch.Size) -> Tensor:
+    """Return zeros of ``size`` (N, C, z, y, x) in the layout of ``centre``, with ``centre`` in the middle."""
+    last = centre.stride(1) == 1 and size[1] > 1
+    layout = torch.channels_last_3d if last else torch.contiguous_format
+    whole = torch.empty(size, dtype=centre.dtype, device=centre.device, memory_format=layout)
+    if whole.shape != centre.shape:
+        whole.zero_()
+    _centre_crop(whole, centre.shape[2:]).copy_(centre)
+    return whole
 
 
 class _ConvPass(nn.Module):
@@ -152,7 +181,7 @@ class _Backbone(nn.Module):
         up = cast(nn.ModuleList, self.r_up[0])[level](below)
         periods = [math.prod(axis) for axis in zip(*self.factors[level:], strict=True)]
         shape = [_equivariant_size(size, period) for size, period in zip(up.shape[2:], periods, strict=True)]
-        joined = torch.cat([_centre_crop(skip, shape), _centre_crop(up, shape)], dim=1)
+        joined = _CropAndJoin.apply(shape, skip, up)  # type: ignore[no-untyped-call]
         del skip, up
         return cast(Tensor, cast(nn.ModuleList, self.r_conv[0])[level](joined))
 
