@@ -18,50 +18,34 @@ import pickle
 import signal
 import sys
 import threading
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import daisy.v2 as daisy
 from daisy.logging import set_log_basedir
 
+from incasem.blockwise._order import Order
 from incasem.blockwise._worker import make_worker
-from incasem.blockwise.grid import Grid
 
-__all__ = ["Order", "main", "run"]
+__all__ = ["main", "run"]
 
-MAX_RETRIES = 2  # attempts after the first, for a block that raises or whose worker dies
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the master asks the scheduler to run."""
-
-    name: str
-    payload: bytes  # the job's start_worker, pickled with cloudpickle
-    grid: Grid
-    skip: Any  # bool array of the grid's shape, or None
-    marks: Path
-    logs: Path
-    block_timeout_s: float
-    num_workers: int
+_TASK = "workers"  # names a folder of logs, so it must not be the user's choice
+_MAX_RETRIES = 2  # attempts after the first, for a block that raises or whose worker dies
 
 
 class _Reporter:
     """daisy's progress observer: passes the counts on to the master."""
 
-    def __init__(self, stream: IO[str], task_id: str) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._task_id = task_id
 
     def on_start(self, states: Any) -> None:
-        self.tell(states[self._task_id])
+        self.tell(states[_TASK])
 
     def on_progress(self, states: Any) -> None:
-        self.tell(states[self._task_id])
+        self.tell(states[_TASK])
 
     def on_finish(self, states: Any) -> None:
-        self.tell(states[self._task_id])
+        self.tell(states[_TASK])
 
     def tell(self, state: Any, **more: Any) -> None:
         # daisy counts what it skips, for a mark or for the mask, as completed.
@@ -78,7 +62,7 @@ def run(order: Order, stream: IO[str]) -> None:
     # No context here: a job does not read what it writes, so no block waits for its neighbours, and our
     # own blocks know what to read.
     task = daisy.Task(
-        task_id=order.name,
+        task_id=_TASK,
         total_roi=grid.total_roi,
         read_roi=block,
         write_roi=block,
@@ -86,7 +70,7 @@ def run(order: Order, stream: IO[str]) -> None:
         read_write_conflict=False,
         fit="overhang",
         max_workers=order.num_workers,
-        max_retries=MAX_RETRIES,
+        max_retries=_MAX_RETRIES,
         max_worker_restarts=20 + 4 * order.num_workers,
         timeout=order.block_timeout_s,
         tracking_path=str(order.marks),
@@ -94,9 +78,9 @@ def run(order: Order, stream: IO[str]) -> None:
     )
     if tuple(task.block_grid_shape) != grid.shape:
         raise AssertionError(f"daisy cuts {task.block_grid_shape} blocks, we {grid.shape}")
-    reporter = _Reporter(stream, order.name)
+    reporter = _Reporter(stream)
     states = daisy.Server().run_blockwise(task, progress=reporter, host="127.0.0.1", summary=False)
-    state = states[order.name]
+    state = states[_TASK]
     reporter.tell(
         state,
         end=True,

@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from incasem.blockwise._scheduler import Order
+from incasem.blockwise._order import Order
 from incasem.blockwise.failures import failed_blocks_error, forget_failures, read_failures
 from incasem.blockwise.job import DEFAULT_BLOCK_TIMEOUT_S, Job, JobReport, voxels_of
 from incasem.blockwise.progress import ProgressLine
@@ -120,7 +120,6 @@ def _run_scheduler(
     logs.mkdir(parents=True, exist_ok=True)
     forget_failures(logs)
     order = Order(
-        name=job.name,
         payload=cloudpickle.dumps(job.start_worker),
         grid=job.grid,
         skip=job.skip,

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from incasem.errors import DataError, explain
-from incasem.geometry import Coordinate, Roi, format_roi, grow
+from incasem.geometry import Coordinate, Roi, format_roi
 
 __all__ = ["Block", "Grid", "default_block_shape"]
 
@@ -96,14 +96,26 @@ class Grid:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"block {index} of a grid of {len(self)} blocks")
-        begin, extent, rest = [], [], index
-        for axis in reversed(range(len(self.shape))):
-            rest, position = divmod(rest, self.shape[axis])
-            first = position * self.block_shape[axis]
-            begin.append(self.total_roi.begin[axis] + first)
-            extent.append(min(self.block_shape[axis], self.total_roi.shape[axis] - first))
-        write_roi = Roi(begin[::-1], extent[::-1])
-        return Block(index, write_roi, grow(write_roi, self.context) if any(self.context) else write_roi)
+        write_begin, write_shape, read_begin, read_shape, rest = [], [], [], [], index
+        for blocks, first, total, size, context in self._axes_backwards:
+            rest, position = divmod(rest, blocks)
+            offset = position * size
+            extent = min(size, total - offset)
+            write_begin.append(first + offset)
+            write_shape.append(extent)
+            read_begin.append(first + offset - context)
+            read_shape.append(extent + 2 * context)
+        write_roi = Roi(write_begin[::-1], write_shape[::-1])
+        if not any(self.context):
+            return Block(index, write_roi, write_roi)
+        return Block(index, write_roi, Roi(read_begin[::-1], read_shape[::-1]))
+
+    @cached_property
+    def _axes_backwards(self) -> list[tuple[int, int, int, int, int]]:
+        """Blocks, begin, extent, block extent and context of each axis, as plain numbers."""
+        roi = self.total_roi
+        axes = zip(self.shape, roi.begin, roi.shape, self.block_shape, self.context, strict=True)
+        return [(int(a), int(b), int(c), int(d), int(e)) for a, b, c, d, e in axes][::-1]
 
     def index_at(self, begin: Sequence[int]) -> int:
         """Return the index of the block that holds the voxel ``begin``."""

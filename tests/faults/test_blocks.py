@@ -1,0 +1,306 @@
+"""What a block-wise job survives: the same bytes in the end, or an error that says what to do."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+
+from incasem.blockwise import Grid, Job, run_job
+from incasem.errors import DataError, FailedBlocksError
+from incasem.geometry import Coordinate, Roi
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+ROI = Roi((2, 0, -3), (8, 6, 7))
+GRID = Grid(ROI, Coordinate((4, 3, 4)), Coordinate((1, 1, 1)))  # 2 × 2 × 2 blocks
+
+
+@dataclass(frozen=True)
+class Work:
+    """Writes a pattern into a raw file; one block has a fault, as often as a file says."""
+
+    folder: Path
+    fault: str = ""
+    faulty: int = 5
+    times: int = 1
+    seconds: float = 0.0
+
+    def __call__(self):
+        output = np.memmap(self.folder / "out.raw", np.uint8, "r+", shape=tuple(ROI.shape))
+
+        def work(block):
+            with (self.folder / "attempts").open("a") as file:
+                file.write(f"{block.index}\n")
+            time.sleep(self.seconds)
+            places = (block.write_roi - ROI.begin).to_slices()
+            self.strike(block, "before")
+            values = np.full(block.write_roi.shape, 10 + block.index, np.uint8)
+            half = values.shape[0] // 2
+            output[places][:half] = values[:half]
+            self.strike(block, "during")
+            output[places] = values
+            output.flush()
+            self.strike(block, "after")
+
+        return work
+
+    def strike(self, block, moment):
+        kind, _, when = self.fault.partition(" ")
+        if when != moment or (self.faulty >= 0 and block.index != self.faulty):
+            return
+        if self.attempts().count(block.index) > self.times:
+            return
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "hang":
+            time.sleep(60)
+        if kind == "raise":
+            raise ValueError(f"block {block.index} is bad")
+
+    def attempts(self):
+        path = self.folder / "attempts"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+@pytest.fixture
+def folder(tmp_path):
+    np.zeros(ROI.shape, np.uint8).tofile(tmp_path / "out.raw")
+    return tmp_path
+
+
+def make_job(folder, identity=None, **work):
+    identity = {"setting": 1} if identity is None else identity
+    return Job("fill", GRID, Work(folder, **work), identity, folder / "state", block_timeout_s=1.0)
+
+
+def result(folder):
+    return np.fromfile(folder / "out.raw", np.uint8).reshape(ROI.shape)
+
+
+def undisturbed():
+    values = np.zeros(ROI.shape, np.uint8)
+    for block in GRID.blocks():
+        values[(block.write_roi - ROI.begin).to_slices()] = 10 + block.index
+    return values
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_a_killed_worker_costs_one_attempt(folder, moment):
+    job = make_job(folder, fault=f"kill {moment}")
+    report = run_job(job, num_workers=2, progress=False)
+    assert report.blocks_done == 8
+    np.testing.assert_array_equal(result(folder), undisturbed())
+    assert job.start_worker.attempts().count(5) == 2
+
+
+def test_a_hanging_block_is_stopped_and_done_again(folder):
+    job = make_job(folder, fault="hang during")
+    run_job(job, num_workers=2, progress=False)
+    np.testing.assert_array_equal(result(folder), undisturbed())
+
+
+def test_a_block_that_always_hangs_is_reported(folder):
+    with pytest.raises(FailedBlocksError, match="1 of 8 blocks failed") as info:
+        run_job(make_job(folder, fault="hang before", times=9), num_workers=2, progress=False)
+    assert "stopped at the block timeout of 1 s" in str(info.value)
+
+
+def test_a_block_that_raises_twice_is_tried_a_third_time_by_the_same_worker(folder):
+    job = make_job(folder, fault="raise during", times=2)
+    run_job(job, num_workers=1, progress=False)
+    np.testing.assert_array_equal(result(folder), undisturbed())
+    assert job.start_worker.attempts().count(5) == 3
+
+
+def test_a_block_that_always_raises_is_named_and_the_others_are_kept(folder):
+    job = make_job(folder, fault="raise before", times=99)
+    with pytest.raises(FailedBlocksError) as info:
+        run_job(job, num_workers=2, progress=False)
+    message = str(info.value)
+    assert "fill: 1 of 8 blocks failed, 7 are done" in message
+    assert "block 5: [6:10, 0:3, 1:4] voxels" in message
+    assert "ValueError: block 5 is bad" in message
+    assert str(folder / "state" / "logs") in message
+    assert "same command again" in message
+    assert info.value.exit_code != 0
+    assert "block 5 is bad" in "".join(p.read_text() for p in (folder / "state/logs").rglob("*.err"))
+
+    report = run_job(make_job(folder), num_workers=2, progress=False)
+    assert (report.blocks_done, report.blocks_resumed) == (1, 7)
+    np.testing.assert_array_equal(result(folder), undisturbed())
+
+
+def test_when_all_blocks_raise_all_are_counted_and_twenty_listed(folder):
+    grid = Grid(Roi((0, 0, 0), (30, 4, 4)), Coordinate((1, 4, 4)), Coordinate((0, 0, 0)))
+    job = replace(make_job(folder, fault="raise before", faulty=-1, times=999), grid=grid)
+    with pytest.raises(FailedBlocksError) as info:
+        run_job(job, num_workers=1, progress=False)
+    lines = str(info.value).splitlines()
+    assert "of 30 blocks" in lines[0]
+    assert "0 are done" in lines[0]
+    assert sum(line.startswith("  block ") for line in lines) == 20
+    assert "is bad" in str(info.value)
+
+
+def test_a_job_whose_workers_always_die_ends(folder):
+    with pytest.raises(FailedBlocksError, match=r"workers died \(killed, or out of memory"):
+        run_job(make_job(folder, fault="kill before", faulty=-1, times=99), num_workers=1, progress=False)
+    report = run_job(make_job(folder), num_workers=1, progress=False)
+    assert report.blocks_done == 8
+    np.testing.assert_array_equal(result(folder), undisturbed())
+
+
+MASTER = """
+import sys
+import cloudpickle
+from incasem.blockwise import run_job
+job = cloudpickle.load(open(sys.argv[1], "rb"))
+print(run_job(job, num_workers=2, progress=False).blocks_resumed)
+"""
+
+
+def start_master(folder, job):
+    (folder / "job.pickle").write_bytes(cloudpickle.dumps(job))
+    master = subprocess.Popen([sys.executable, "-c", MASTER, folder / "job.pickle"], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 30
+    while len(job.start_worker.attempts()) < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(job.start_worker.attempts()) >= 4, "the master's workers did not start"
+    return master
+
+
+def processes_of(folder):
+    """Processes that hold the job's files open or have its folder in their command line."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            names = [os.readlink(link) for link in (entry / "fd").iterdir()]
+        except OSError:
+            continue
+        if int(entry.name) != os.getpid() and any(name.startswith(str(folder)) for name in names):
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds processes through Linux's /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_master_leaves_no_process_and_its_job_goes_on(folder, how):
+    job = make_job(folder, seconds=0.3)
+    master = start_master(folder, job)
+    assert processes_of(folder)
+    master.send_signal(how)
+    _, errors = master.communicate(timeout=10)
+    assert master.returncode != 0
+    if how == signal.SIGINT:
+        assert b"KeyboardInterrupt" in errors
+    deadline = time.monotonic() + 5
+    while processes_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert processes_of(folder) == []
+    report = run_job(make_job(folder), num_workers=2, progress=False)
+    assert report.blocks_resumed >= 1
+    assert report.blocks_resumed + report.blocks_done == 8
+    np.testing.assert_array_equal(result(folder), undisturbed())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds processes through Linux's /proc")
+def test_a_killed_scheduler_is_reported_and_its_workers_end(folder):
+    job = make_job(folder, seconds=0.3)
+    master = start_master(folder, job)
+    (lock_holders,) = (
+        [
+            pid
+            for pid in processes_of(folder)
+            if pid != master.pid
+            and str(folder / "state/lock") in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir())
+        ],
+    )
+    os.kill(lock_holders[0], signal.SIGKILL)
+    _, errors = master.communicate(timeout=10)
+    assert master.returncode != 0
+    assert b"The scheduler ended before its work was done" in errors
+    assert processes_of(folder) == []
+    assert run_job(make_job(folder), num_workers=2, progress=False).blocks_resumed >= 1
+    np.testing.assert_array_equal(result(folder), undisturbed())
+
+
+def test_two_jobs_on_one_output_are_refused(folder, monkeypatch):
+    monkeypatch.setattr("incasem.blockwise.state._LOCK_PATIENCE_S", 0.2)
+    master = start_master(folder, make_job(folder, seconds=0.3))
+    with pytest.raises(DataError, match=f"another job works on this output .pid {master.pid} on .*since 2"):
+        run_job(make_job(folder), num_workers=1, progress=False)
+    master.communicate(timeout=20)
+    assert master.returncode == 0
+    np.testing.assert_array_equal(result(folder), undisturbed())
+
+
+def fail_first(folder):
+    """Leave a job half-done: 7 of 8 blocks."""
+    with pytest.raises(FailedBlocksError):
+        run_job(make_job(folder, fault="raise before", times=99), num_workers=2, progress=False)
+
+
+def test_a_changed_setting_between_start_and_resume_is_refused(folder):
+    fail_first(folder)
+    before = result(folder)
+    with pytest.raises(DataError, match="setting: was 1, is now 2") as info:
+        run_job(make_job(folder, {"setting": 2}), num_workers=2, progress=False)
+    assert "Choose another output name" in str(info.value)
+    assert str(folder) in str(info.value)
+    np.testing.assert_array_equal(result(folder), before)
+
+
+def test_other_blocks_on_resume_do_everything_again(folder, caplog):
+    fail_first(folder)
+    grid = Grid(ROI, Coordinate((4, 6, 7)), Coordinate((1, 1, 1)))
+    report = run_job(replace(make_job(folder), grid=grid), num_workers=2, progress=False)
+    assert (report.blocks_done, report.blocks_resumed) == (2, 0)
+    assert "cut differently" in caplog.text
+    assert set(np.unique(result(folder))) == {10, 11}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("done/c/0/0/0", b"\x01\x01"),  # torn
+        ("done/c/0/0/0", b"\x07" * 8),  # overwritten: daisy would take it for "all done"
+        ("zarr.json", b"{"),
+        ("done/zarr.json", b""),
+        ("failures/zarr.json", None),
+    ],
+)
+def test_damaged_marks_are_not_believed(folder, name, content, caplog):
+    fail_first(folder)
+    (marks,) = (folder / "state/marks").iterdir()
+    if content is None:
+        (marks / name).unlink()
+    else:
+        (marks / name).write_bytes(content)
+    report = run_job(make_job(folder), num_workers=2, progress=False)
+    assert (report.blocks_done, report.blocks_resumed) == (8, 0)
+    assert "damaged" in caplog.text
+    np.testing.assert_array_equal(result(folder), undisturbed())
+
+
+def test_a_lost_file_of_marks_does_everything_again(folder):
+    fail_first(folder)
+    next((folder / "state/marks").rglob("done/c/0/0/0")).unlink()
+    report = run_job(make_job(folder), num_workers=2, progress=False)
+    assert (report.blocks_done, report.blocks_resumed) == (8, 0)
+    np.testing.assert_array_equal(result(folder), undisturbed())
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"job": "fill"})])
+def test_a_damaged_record_of_the_job_is_refused(folder, text):
+    fail_first(folder)
+    (folder / "state/job.json").write_text(text)
+    with pytest.raises(DataError, match=r"job\.json is damaged(.|\n)*Delete"):
+        run_job(make_job(folder), num_workers=2, progress=False)
