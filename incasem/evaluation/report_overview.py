@@ -20,6 +20,7 @@ from incasem.evaluation.report_text import format_score, score_columns
 _MOST_SLICES = 4
 _CELL_INCH = 3.3
 _CURVE_INCH = 2.9
+_TITLE_INCH = 0.5
 
 
 def overview_png(
@@ -36,12 +37,12 @@ def overview_png(
     heights = [_CELL_INCH * _aspect(p) + 0.35 for p in shown]
     legend_inch = 0.4 if shown else 0.0
     heights += [legend_inch] * bool(shown) + [_CURVE_INCH] * curve_rows + [table_inch] * bool(scores)
-    made = figure(4 * _CELL_INCH, max(sum(heights), 0.5) + 0.7)
-    made.suptitle(plain(title) + "\n", fontsize=15, x=0.01, ha="left", weight="bold", linespacing=0.5)
-    if not heights:
-        return figure_png(made, 100)
-
+    heights = [_TITLE_INCH, *heights]
+    made = figure(4 * _CELL_INCH, sum(heights) + 0.2)
     rows = iter(made.add_gridspec(len(heights), 1, height_ratios=heights))
+    heading = made.add_subplot(next(rows))
+    heading.set_axis_off()
+    heading.text(0, 0.5, plain(title), fontsize=15, weight="bold", va="center", transform=heading.transAxes)
     for panel in shown:
         _draw_slice(made, next(rows), panel)
     if shown:

@@ -228,14 +228,22 @@ def draw_curve(axes: Any, curve: Curve) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if curve.logarithmic and any((finite(*line)[1] > 0).any() for line in curve.lines.values()):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:g}")
+        _scale_logarithmically(axes)
     if curve.y_limits:
         axes.set_ylim(*curve.y_limits)
     if shown:
         axes.legend(fontsize=8, frameon=False)
     else:
         axes.text(0.5, 0.5, "no points recorded", ha="center", va="center", transform=axes.transAxes)
+
+
+def _scale_logarithmically(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def plain(text: str) -> str:
