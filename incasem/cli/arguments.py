@@ -10,7 +10,7 @@ import configargparse
 
 from incasem.errors import ConfigError
 
-# The published scripts start 20 or 32 workers whatever the machine; more processes than cores only cost memory.
+# The published scripts start 20 or 32 workers whatever the machine; more than cores only cost memory.
 DEFAULT_WORKERS = min(os.cpu_count() or 1, 32)
 
 
@@ -88,6 +88,15 @@ def split_settings(words: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 
 def tell(text: str) -> None:
-    """Print a line of a report to the terminal."""
-    sys.stdout.write(text + "\n")
+    """Print a line of a report to the terminal, above a progress line if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
+
+
+def database_file(given: Path | None, default: str) -> Path | None:
+    """Return the JSON file that names the run store: the given one, else the published one if it is there."""
+    if given is not None:
+        return given
+    return Path(default) if Path(default).is_file() else None

@@ -17,7 +17,9 @@ def demo(program: str, arguments: Sequence[str]) -> None:
         "-o", "--out_directory", type=path_argument, default=Path("demo"), help="where everything goes"
     )
     parser.add_argument("--seed", type=int, default=1, help="which cell")
-    parser.add_argument("--iterations", type=int, default=None, help="training steps; default: the demo's own")
+    parser.add_argument(
+        "--iterations", type=int, default=None, help="training steps; default: the demo's own"
+    )
     parser.add_argument("--size", type=int, nargs=3, default=None, metavar=("Z", "Y", "X"), help="voxels")
     options = parser.parse_args(list(arguments))
 

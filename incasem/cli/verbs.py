@@ -28,7 +28,9 @@ VERBS = {
         Verb("convert", "incasem.cli.formatting", "convert stacks of images to Zarr", "convert"),
         Verb("equalize", "incasem.cli.formatting", "equalise the histogram by CLAHE", "equalize"),
         Verb("mask", "incasem.cli.formatting", "mask the sample by grey value", "mask"),
-        Verb("metric-mask", "incasem.cli.formatting", "make the exclusion zone around objects", "metric_mask"),
+        Verb(
+            "metric-mask", "incasem.cli.formatting", "make the exclusion zone around objects", "metric_mask"
+        ),
         Verb("train", "incasem.cli.train", "train, fine-tune or continue a training", "train"),
         Verb("predict", "incasem.cli.predict", "segment whole volumes with a trained network", "predict"),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),

@@ -12,6 +12,7 @@ from incasem.networks.checkpoint import (
 from incasem.networks.inference import InferenceNetwork, choose_precision
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy
+from incasem.networks.selection import best_checkpoint
 from incasem.networks.unet import Unet
 from incasem.networks.valid import ValidNetwork
 
@@ -22,6 +23,7 @@ __all__ = [
     "Unet",
     "ValidNetwork",
     "balanced_cross_entropy",
+    "best_checkpoint",
     "build_network",
     "choose_precision",
     "infer_model_settings",

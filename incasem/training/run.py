@@ -1,6 +1,7 @@
 """A training from its settings to its report: what `train.py` and `incasem train` do."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from incasem.networks import (
     load_optimizer,
 )
 from incasem.prediction import choose_device
-from incasem.tracking import RunStore, find_training_settings, open_store, run_experiment
+from incasem.tracking import TRAININGS, Run, RunStore, find_training_settings, open_store, run_experiment
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import SampleFeed
 from incasem.training.monitor import Monitor
@@ -41,7 +42,7 @@ from incasem.training.validation import Validator
 
 logger = logging.getLogger(__name__)
 
-DATABASE = "incasem_trainings"
+MODEL_CARDS = Path(__file__).parents[2] / "models"  # of the clone that this is installed from
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class TrainingRequest:
     settings_file: Path | None = None
     overrides: Sequence[str] = ()
     database: Path | None = None
-    models: Path | None = None
+    models: Path = MODEL_CARDS
     start_from: tuple[int, Path] | None = None
     continue_run: int | None = None
     repeat_run: int | None = None
@@ -97,18 +98,16 @@ def train(request: TrainingRequest, tell: Callable[[str], None]) -> int:
     store, base = _store_and_base(request)
     config = with_seed(_config(request, base))
     prepared = _prepare(config)
-    result: dict[str, Any] = {}
 
-    def main(run: Any) -> str:
-        run_id = int(run._id)
-        result["id"] = run_id
+    def main(run: Run) -> str:
+        run_id = run.run_id
         directories = RunDirectories(config.directories.runs, config.training.continue_id or run_id)
         history = _run(request, prepared, directories, run.log_scalar, tell)
         report = write_training_report(directories.report, request.name, prepared.config, history)
         _tell_results(tell, directories, run_id, report)
         return _result_line(history)
 
-    run_experiment(
+    outcome = run_experiment(
         name=request.name,
         kind="train",
         config=config.to_dict(),
@@ -116,7 +115,7 @@ def train(request: TrainingRequest, tell: Callable[[str], None]) -> int:
         main=main,
         artifacts=prepared.artifacts,
     )
-    return int(result["id"])
+    return outcome.run_id
 
 
 def _store_and_base(request: TrainingRequest) -> tuple[RunStore, dict[str, Any] | None]:
@@ -134,7 +133,7 @@ def _store_and_base(request: TrainingRequest) -> tuple[RunStore, dict[str, Any] 
         )
     # The store's place depends on directories.runs, which the earlier run cannot change.
     places = load_training_config(request.settings_file, request.overrides)
-    store = open_store(request.database, places.directories.runs, DATABASE)
+    store = open_store(request.database, places.directories.runs, TRAININGS, os.environ)
     if not given:
         return store, None
     (run_id,) = given.values()
@@ -193,18 +192,27 @@ def _run(
     network, optimizer, start = _initial_state(request, prepared, directories)
     _tell_start(tell, request, prepared, directories, start)
     seed = config.seed if config.seed is not None else 0
+    batch_size = config.training.batch_size
     validator = Validator(prepared.validation, config, prepared.device, directories)
     nicknames = [entry.nickname for entry in prepared.validation]
     with (
         Monitor(directories, log_scalar, nicknames) as monitor,
-        SampleFeed(prepared.training, config, seed=seed, start_index=start) as batches,
+        SampleFeed(
+            prepared.training,
+            config,
+            config.training.input_size_voxels,
+            config.training.output_size_voxels,
+            seed=seed,
+            start_index=start * batch_size,
+            num_samples=max(config.training.iterations + 1 - start, 0) * batch_size,
+        ) as feed,
     ):
         monitor.record(start, {"num_params": sum(p.numel() for p in network.parameters())})
         trainer = Trainer(
             config=config,
             network=network,
             optimizer=optimizer,
-            batches=batches,
+            batches=feed.batches(batch_size),
             validator=validator if prepared.validation else None,
             monitor=monitor,
             directories=directories,
@@ -291,6 +299,8 @@ def _tell_results(
 
 def _result_line(history: History) -> str:
     if not history.validations:
-        return f"training loss: {history.losses[-1][1]:.4f}" if history.losses else "nothing was left to train"
+        return (
+            f"training loss: {history.losses[-1][1]:.4f}" if history.losses else "nothing was left to train"
+        )
     iteration, validations = history.validations[-1]
     return f"iteration {iteration}: " + "; ".join(validation.line() for validation in validations)

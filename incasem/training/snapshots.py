@@ -23,7 +23,7 @@ def write_training_snapshot(path: Path, batch: Batch, logits_NCZYX: torch.Tensor
     """
     raw_ZYX = _unit_to_uint8(batch.raw[0, 0].numpy())
     probabilities_CZYX = torch.softmax(logits_NCZYX[0].cpu(), dim=0).numpy()
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "labels": batch.labels[0].numpy().astype(np.uint32),
         "mask": batch.mask[0].numpy().astype(np.uint8),
         "metric_mask": batch.metric_mask[0].numpy().astype(np.uint8),
@@ -34,7 +34,9 @@ def write_training_snapshot(path: Path, batch: Batch, logits_NCZYX: torch.Tensor
     _write(path / "raw", raw_ZYX, offset - context, batch.voxel_size[0])
     for name, array_ZYX in arrays.items():
         _write(path / name, array_ZYX, offset, batch.voxel_size[0])
-    _write(path / "predictions", np.rint(probabilities_CZYX * 255).astype(np.uint8), offset, batch.voxel_size[0])
+    _write(
+        path / "predictions", np.rint(probabilities_CZYX * 255).astype(np.uint8), offset, batch.voxel_size[0]
+    )
     middle = arrays["labels"].shape[0] // 2
     return {
         "raw": raw_ZYX[raw_ZYX.shape[0] // 2],
@@ -73,7 +75,7 @@ class ValidationSnapshot:
         metric_mask_ZYX: NDArray[np.bool_],
     ) -> None:
         """Write one block; blocks are the chunks."""
-        raw_ZYX = semantic.normalise(self._raw.read_voxels(roi_voxels, beyond="reflect"))
+        raw_ZYX = semantic.normalise(self._raw.read_voxels(roi_voxels))
         arrays = (predicted_ZYX, classes_ZYX, mask_ZYX, metric_mask_ZYX)
         for name, array_ZYX in zip(self.NAMES, arrays, strict=True):
             self._volumes[name].write_voxels(roi_voxels, array_ZYX.astype(np.uint8))
@@ -85,7 +87,9 @@ def _unit_to_uint8(raw_ZYX: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return np.rint(np.clip((raw_ZYX + 1) * 127.5, 0, 255)).astype(np.uint8)
 
 
-def _write(path: Path, array: NDArray[Any], offset: Coordinate, voxel_size: tuple[float, float, float]) -> None:
+def _write(
+    path: Path, array: NDArray[Any], offset: Coordinate, voxel_size: tuple[float, float, float]
+) -> None:
     spatial = array.shape[-3:]
     place = to_world(Roi(offset, spatial), voxel_size)
     volume = create_volume(

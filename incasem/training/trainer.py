@@ -104,8 +104,8 @@ class Trainer:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DataError(
-                f"the loss is {value} for the sample {batch.describe()}; the last good checkpoint is untouched. "
-                "Look at the raw data there, or lower training.optimizer.lr "
+                f"the loss is {value} for the sample {batch.describe()}; the last good checkpoint is "
+                "untouched. Look at the raw data there, or lower training.optimizer.lr "
                 f"(now {self.config.training.optimizer.lr:g})."
             )
         loss.backward()  # type: ignore[no-untyped-call]
@@ -141,7 +141,13 @@ class Trainer:
         for index, validation in enumerate(validations):
             self.monitor.record(iteration, validation.published_metrics(index))
             self.monitor.validation(index, iteration, validation.scalars())
-            self.monitor.validation_slices(index, iteration, validation.slices)
+            section, classes = validation.section, self.config.data.num_classes
+            pictures = {
+                "raw": section.raw_YX,
+                "labels": class_picture(section.labels_YX, classes),
+                "predictions": class_picture(section.prediction_YX, classes),
+            }
+            self.monitor.validation_slices(index, iteration, pictures)
             self.tell(f"iteration {iteration}: {validation.line()}")
         path = self.directories.checkpoint(iteration)
         if path.exists():
@@ -157,4 +163,5 @@ class Trainer:
 
     def _progress(self) -> Any:
         total = self.config.training.iterations + 1
-        return tqdm(total=total, initial=self.start, desc="train", unit="it", mininterval=1.0)
+        # Only on a terminal: in a log file the lines of the validations tell how far it is.
+        return tqdm(total=total, initial=self.start, desc="train", unit="it", mininterval=1.0, disable=None)

@@ -1,7 +1,7 @@
 """Periodic validation: whole ROIs, block by block, in the memory of one block."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,24 @@ BLOCK_VOXELS = 160  # edge of a block unless validation.block_size_voxels says o
 
 
 @dataclass(frozen=True)
-class Validation:
-    """The result on one dataset.
+class Section:
+    """One section (Y, X) of a validation region: grey values in [0, 1], classes, and what is not scored."""
 
-    ``slices`` are pictures (Y, X) of the ROI's middle section: raw, labels, predictions.
-    """
+    z: int
+    raw_YX: NDArray[np.float32]
+    labels_YX: NDArray[np.uint8]
+    prediction_YX: NDArray[np.uint8]
+    excluded_YX: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The result on one dataset, and the middle section of its region."""
 
     nickname: str
     loss: float
     scores: Sequence[ClassScores]
-    slices: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    section: Section
 
     def scalars(self) -> dict[str, float]:
         """Return loss and scores as TensorBoard and the sidecar name them."""
@@ -66,7 +74,7 @@ class Validation:
 class Validator:
     """Scores the network on the validation entries.
 
-    The loss is the training loss with the class balance of the whole ROI, so that it does not depend on blocks.
+    The loss is the training loss with the class balance of the whole ROI; it does not depend on blocks.
     """
 
     def __init__(
@@ -95,7 +103,7 @@ class Validator:
         num_classes = self._config.data.num_classes
         overlap = OverlapAccumulator(num_classes)
         loss = semantic.BalancedLoss(num_classes, self._config.loss.weight)
-        middle = _MiddleSection(dataset.roi, num_classes)
+        middle = _MiddleSection(dataset.roi)
         kept = self._snapshot(dataset, iteration) if snapshot else None
         for block in Grid(dataset.roi, self._block_shape(), Coordinate(0, 0, 0)).blocks():
             roi = block.write_roi
@@ -106,10 +114,10 @@ class Validator:
             predicted_ZYX = logits_CZYX.argmax(axis=0).astype(np.uint8)
             overlap.add(predicted_ZYX, classes_ZYX, counted_ZYX)
             loss.add(logits_CZYX, classes_ZYX, mask_ZYX)
-            middle.add(roi, dataset.raw.read_voxels(roi, beyond="reflect"), classes_ZYX, predicted_ZYX)
+            middle.add(roi, dataset.raw.read_voxels(roi), classes_ZYX, predicted_ZYX, counted_ZYX)
             if kept is not None:
                 kept.write(roi, predicted_ZYX, classes_ZYX, mask_ZYX, counted_ZYX)
-        return Validation(dataset.entry.nickname, loss.value(), overlap.scores(), middle.pictures())
+        return Validation(dataset.entry.nickname, loss.value(), overlap.scores(), middle.section)
 
     def _block_shape(self) -> Coordinate:
         asked = self._config.validation.block_size_voxels
@@ -123,23 +131,31 @@ class Validator:
 class _MiddleSection:
     """Collects the middle section of a ROI from the blocks that cross it."""
 
-    def __init__(self, roi_voxels: Roi, num_classes: int) -> None:
+    def __init__(self, roi_voxels: Roi) -> None:
         self._roi = roi_voxels
         self._z = roi_voxels.begin[0] + roi_voxels.shape[0] // 2
-        self._num_classes = num_classes
         shape_YX = tuple(roi_voxels.shape[1:])
-        self._raw_YX: NDArray[Any] = np.zeros(shape_YX, np.float32)
-        self._classes = {name: np.zeros(shape_YX, np.float32) for name in ("labels", "predictions")}
+        self.section = Section(
+            z=self._z,
+            raw_YX=np.zeros(shape_YX, np.float32),
+            labels_YX=np.zeros(shape_YX, np.uint8),
+            prediction_YX=np.zeros(shape_YX, np.uint8),
+            excluded_YX=np.zeros(shape_YX, bool),
+        )
 
-    def add(self, roi: Roi, raw_ZYX: NDArray[Any], labels_ZYX: NDArray[Any], predicted_ZYX: NDArray[Any]) -> None:
+    def add(
+        self,
+        roi: Roi,
+        raw_ZYX: NDArray[Any],
+        labels_ZYX: NDArray[Any],
+        predicted_ZYX: NDArray[Any],
+        counted_ZYX: NDArray[Any],
+    ) -> None:
         if not roi.begin[0] <= self._z < roi.end[0]:
             return
         z = self._z - roi.begin[0]
         place = (roi - self._roi.offset).to_slices()[1:]
-        top = np.iinfo(raw_ZYX.dtype).max if raw_ZYX.dtype.kind in "iu" else 1
-        self._raw_YX[place] = raw_ZYX[z] / top
-        for name, array_ZYX in (("labels", labels_ZYX), ("predictions", predicted_ZYX)):
-            self._classes[name][place] = array_ZYX[z] / max(self._num_classes - 1, 1)
-
-    def pictures(self) -> dict[str, NDArray[Any]]:
-        return {"raw": self._raw_YX} | self._classes
+        self.section.raw_YX[place] = (semantic.normalise(raw_ZYX[z]) + 1) / 2
+        self.section.labels_YX[place] = labels_ZYX[z]
+        self.section.prediction_YX[place] = predicted_ZYX[z]
+        self.section.excluded_YX[place] = ~counted_ZYX[z]

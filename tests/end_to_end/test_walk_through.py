@@ -88,7 +88,9 @@ def test_formatting_kept_every_voxel(home, cell):
 
 
 def test_train_predict_export(home):
-    train, predict, post = (home.home / "incasem/scripts" / d for d in ("02_train", "03_predict", "04_postprocessing"))
+    train, predict, post = (
+        home.home / "incasem/scripts" / d for d in ("02_train", "03_predict", "04_postprocessing")
+    )
     output = home.must(
         "python train.py --name example_training with config_training.yaml "
         "training.data=data_configs/train.json validation.data=data_configs/validate.json " + SMALL_NETWORK,
@@ -113,7 +115,9 @@ def test_train_predict_export(home):
     segmentation = open_volume(file / group / "segmentation")
     assert list(segmentation.roi_voxels.offset) == VALIDATE["offset"]
     assert list(segmentation.roi_voxels.shape) == VALIDATE["shape"]
-    probabilities = [open_volume(file / group / f"prob_maps/class_{c}").read(segmentation.roi) for c in (0, 1)]
+    probabilities = [
+        open_volume(file / group / f"prob_maps/class_{c}").read(segmentation.roi) for c in (0, 1)
+    ]
     total = probabilities[0].astype(int) + probabilities[1]
     assert total.min() >= 254, "a voxel that was never written would be 0 in both classes"
     assert total.max() <= 256
