@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from incasem.config import DataEntry
+from incasem.errors import DataError
+from incasem.evaluation.overlap import score_entry, score_volume
+from incasem.geometry import Roi
+from incasem.metrics import OverlapAccumulator
+from incasem.tasks.ground_truth import GroundTruth
+from incasem.volumes import create_volume, open_volume
+
+VOXEL_SIZE = (5.0, 4.0, 4.0)
+OFFSET = (3, 10, -4)
+SHAPE = (20, 30, 25)
+
+
+def store(path, array, offset=OFFSET):
+    volume = create_volume(
+        path, shape=array.shape, dtype=array.dtype, voxel_size=VOXEL_SIZE,
+        offset_nm=tuple(o * v for o, v in zip(offset, VOXEL_SIZE, strict=True)), chunk_shape=(8, 16, 16),
+    )  # fmt: skip
+    volume.write_voxels(volume.roi_voxels, array)
+    return volume
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory):
+    """A container with two label datasets of instances that overlap, a mask, metric masks, a segmentation."""
+    file = tmp_path_factory.mktemp("scores") / "cell.zarr"
+    rng = np.random.default_rng(0)
+    arrays = {
+        "a": rng.integers(0, 3, SHAPE, dtype=np.uint32) * 7,
+        "b": rng.integers(0, 2, SHAPE, dtype=np.uint32),
+        "mask": rng.integers(0, 4, SHAPE, dtype=np.uint8) * 60,
+        "metric": rng.integers(0, 4, SHAPE, dtype=np.uint8),
+        "segmentation": rng.integers(0, 3, SHAPE, dtype=np.uint8),
+    }
+    for name, array in arrays.items():
+        store(file / name, array)
+    entry = DataEntry(
+        nickname="cell", file=file, voxel_size=VOXEL_SIZE, offset=OFFSET, shape=SHAPE, raw="raw",
+        labels={"a": 1, "b": 2}, mask="mask", metric_masks=("metric",),
+    )  # fmt: skip
+    return entry, arrays
+
+
+def expected(arrays, region=np.s_[:, :, :]):
+    a, b = arrays["a"][region] > 0, arrays["b"][region] > 0
+    truth = np.where(a & b, 0, np.where(a, 1, np.where(b, 2, 0)))
+    counts = OverlapAccumulator(3)
+    counts.add(
+        arrays["segmentation"][region], truth, (arrays["mask"][region] > 0) & (arrays["metric"][region] > 0)
+    )
+    return counts.confusion
+
+
+def test_an_entry_is_scored_inside_mask_and_metric_masks(cell):
+    entry, arrays = cell
+    counts = score_entry(entry.file / "segmentation", entry, 3)
+
+    np.testing.assert_array_equal(counts.confusion, expected(arrays))
+    assert 0 < counts.voxels < np.prod(SHAPE)
+
+
+@settings(deadline=None, max_examples=15)
+@given(block=st.tuples(*[st.integers(3, 40)] * 3), threads=st.integers(1, 3))
+def test_blocks_and_threads_do_not_change_the_counts(cell, block, threads):
+    entry, arrays = cell
+    prediction = open_volume(entry.file / "segmentation")
+    counts = score_volume(prediction, GroundTruth(entry), 3, block_shape=block, num_threads=threads)
+
+    np.testing.assert_array_equal(counts.confusion, expected(arrays))
+
+
+def test_a_part_of_the_volume_is_scored(cell):
+    entry, arrays = cell
+    prediction = open_volume(entry.file / "segmentation")
+    counts = score_volume(prediction, GroundTruth(entry), 3, roi_voxels=Roi((5, 12, 0), (4, 9, 11)))
+
+    np.testing.assert_array_equal(counts.confusion, expected(arrays, np.s_[2:6, 2:11, 4:15]))
+
+
+def test_a_region_outside_the_prediction_is_refused(cell):
+    entry, _ = cell
+    prediction = open_volume(entry.file / "segmentation")
+    with pytest.raises(DataError):
+        score_volume(prediction, GroundTruth(entry), 3, roi_voxels=Roi((0, 10, -4), SHAPE))
+
+
+def test_too_few_classes_are_refused(cell):
+    entry, _ = cell
+    with pytest.raises(DataError, match="allowed: 0 to 1"):
+        score_entry(entry.file / "segmentation", entry, 2)
+
+
+def test_labels_elsewhere_and_no_labels_are_refused(cell):
+    entry, arrays = cell
+    store(entry.file / "elsewhere", arrays["b"], offset=(100, 100, 100))
+    fields = {"nickname": "cell", "file": entry.file, "voxel_size": VOXEL_SIZE, "raw": "raw"}
+    fields |= {"offset": OFFSET, "shape": SHAPE}
+    with pytest.raises(DataError, match=r"the place of elsewhere.*allowed: an overlap"):
+        score_entry(entry.file / "segmentation", DataEntry(**fields, labels={"elsewhere": 1}), 2)
+    with pytest.raises(DataError, match=r"cell.labels is empty"):
+        score_entry(entry.file / "segmentation", DataEntry(**fields), 2)
