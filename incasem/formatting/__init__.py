@@ -1,1 +1,23 @@
-"""Data formatting: conversion, CLAHE, masks, exclusion zones, export."""
+"""Data formatting: conversion, CLAHE, masks, exclusion zones, export.
+
+Each stage is a frozen dataclass of options and one function that runs it in workers, continues what was
+interrupted, and returns a report.
+"""
+
+from incasem.formatting.convert import ConvertOptions, convert_stack, pair_inputs
+from incasem.formatting.equalize import EqualizeOptions, equalize_histogram
+from incasem.formatting.export import ExportOptions, export_images, pair_exports
+from incasem.formatting.metric_mask import MetricMaskOptions, create_metric_mask
+
+__all__ = [
+    "ConvertOptions",
+    "EqualizeOptions",
+    "ExportOptions",
+    "MetricMaskOptions",
+    "convert_stack",
+    "create_metric_mask",
+    "equalize_histogram",
+    "export_images",
+    "pair_exports",
+    "pair_inputs",
+]

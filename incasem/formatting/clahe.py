@@ -28,7 +28,8 @@ LEVELS = 1 << 14
 BINS = 256
 _BIN_WIDTH = 65
 _LANES = 4
-# n voxels of a tile times n must fit a signed 64-bit integer.
+# Smaller tiles have fewer voxels than bins; of larger ones the squared voxel count leaves 64 bits.
+MIN_KERNEL = 8
 MAX_KERNEL = 1024
 
 
@@ -37,7 +38,7 @@ class Clahe:
     """Settings of the equalisation.
 
     Attributes:
-        kernel: side of a tile, voxels; 2 to 1024.
+        kernel: side of a tile, voxels; 8 to 1024.
         clip_limit: largest share of a tile's voxels that one bin may hold; above 0, at most 1 (no clipping).
     """
 
@@ -50,9 +51,14 @@ class Clahe:
         Raises:
             ConfigError: naming the setting, its value and the range.
         """
-        if not 2 <= self.kernel <= MAX_KERNEL:
+        if not MIN_KERNEL <= self.kernel <= MAX_KERNEL:
             raise ConfigError(
-                explain("kernel_size", self.kernel, f"2 to {MAX_KERNEL} voxels", "The published value is 128")
+                explain(
+                    "kernel_size",
+                    self.kernel,
+                    f"{MIN_KERNEL} to {MAX_KERNEL} voxels",
+                    "The published value is 128",
+                )
             )
         if not 0 < self.clip_limit <= 1:
             raise ConfigError(

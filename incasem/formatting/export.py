@@ -1,0 +1,271 @@
+"""Export datasets as directories of TIFF images, one a section, for ImageJ and Fiji."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, is_finished, run_stage
+from incasem.errors import ConfigError, DataError, explain
+from incasem.formatting._outputs import check_workers, dataset_path, open_grey
+from incasem.formatting._slab import SLAB_BYTES, Slab
+from incasem.geometry import Coordinate, Roi, ceil_to_multiple
+from incasem.volumes import Volume
+
+logger = logging.getLogger(__name__)
+
+JOB = "export"
+STATE = ".incasem"
+Values = Literal["auto", "labels", "grey"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """One dataset and the directory of images it becomes.
+
+    Attributes:
+        file: the container.
+        dataset: three axes, of any integer or float type.
+        out_directory: the images are ``out_directory/out_dataset/section_%04d.tif``, counted from the
+            dataset's first section, uint8.
+        out_dataset: subdirectory; the dataset's name if None.
+        values: ``labels``: every nonzero voxel becomes 255. ``grey``: integers from 0 to 255 stay as they
+            are, floats from 0 to 1 become 0 to 255, others are an error. ``auto``: labels for uint32, and for
+            datasets called ``segmentation`` (class numbers would be too dark to see); grey for all others.
+    """
+
+    file: Path
+    dataset: str
+    out_directory: Path
+    out_dataset: str | None = None
+    values: Values = "auto"
+
+    @property
+    def images_dir(self) -> Path:
+        """Directory of the images."""
+        name = self.dataset if self.out_dataset is None else self.out_dataset
+        return self.out_directory.expanduser() / name.strip("/")
+
+
+def pair_exports(
+    filenames: Sequence[Path],
+    datasets: Sequence[Sequence[str]],
+    out_directory: Path,
+    out_datasets: Sequence[Sequence[str]] | None = None,
+    values: Values = "auto",
+) -> list[ExportOptions]:
+    """Return the options of several exports: each file goes with its list of datasets, as published.
+
+    Raises:
+        ConfigError: the numbers of files, datasets and output names do not agree, or two share a directory.
+    """
+    names = datasets if out_datasets is None else out_datasets
+    if len(filenames) != len(datasets):
+        raise ConfigError(
+            explain(
+                "datasets", len(datasets), f"one list -d for each of {len(filenames)} files", "Correct it"
+            )
+        )
+    if [len(n) for n in names] != [len(d) for d in datasets]:
+        raise ConfigError(
+            explain("out_datasets", list(map(list, names)), "one name for each dataset", "Correct it")
+        )
+    paired = [
+        ExportOptions(Path(file), dataset, Path(out_directory), name, values)
+        for file, of_file, named in zip(filenames, datasets, names, strict=True)
+        for dataset, name in zip(of_file, named, strict=True)
+    ]
+    if len({options.images_dir for options in paired}) < len(paired):
+        raise ConfigError(
+            explain("out_datasets", list(map(list, names)), "different directories", "Give --out_datasets")
+        )
+    return paired
+
+
+def export_images(options: ExportOptions, *, num_workers: int, progress: bool = True) -> JobReport:
+    """Export one dataset, continuing an interrupted run. Each chunk is read once, each image written whole.
+
+    Raises:
+        DataError: the dataset is missing, or the directory holds images of another origin.
+        FailedBlocksError: blocks that could not be done, with the reason of each (values beyond uint8).
+    """
+    check_workers(num_workers)
+    job, output = prepare_export(options)
+    if is_finished(job, output) and (lost := output.missing(job.grid.total_roi.shape[0])):
+        logger.warning("%s: %d images are gone and are exported again", output.path, len(lost))
+        output.set_attributes(incasem={"begun_by": JOB})
+    return run_stage(job, output, num_workers, progress)
+
+
+class ImageFolder:
+    """A directory of section images with attributes of its own, in a hidden file. Picklable."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Attributes as stored; none if there is no file."""
+        try:
+            return dict(json.loads((self.path / STATE / "attributes.json").read_text()))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise DataError(
+                f"{self.path / STATE} is damaged; delete the directory {self.path} and export again."
+            ) from error
+
+    def set_attributes(self, **attributes: Any) -> None:
+        """Merge into the stored attributes, atomically."""
+        folder = self.path / STATE
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**self.attributes, **attributes}, indent=1)
+        write_whole(folder / "attributes.json", text.encode())
+
+    def image(self, section: int) -> Path:
+        """Path of one section's image."""
+        return self.path / f"section_{section:04d}.tif"
+
+    def missing(self, sections: int) -> list[int]:
+        """Sections without an image."""
+        return [section for section in range(sections) if not self.image(section).is_file()]
+
+
+def prepare_export(options: ExportOptions) -> tuple[Job, ImageFolder]:
+    """Check everything, create the directory, and return the job that fills it."""
+    source = open_grey(dataset_path(options.file, options.dataset))
+    if source.dtype.kind not in "uibf":
+        raise DataError(
+            explain(f"the dtype of {source.path}", source.dtype, "integers or floats", "Choose another one")
+        )
+    output = ImageFolder(options.images_dir)
+    if "incasem" not in output.attributes:
+        existing = sorted(output.path.glob("section_*.tif"))
+        if existing:
+            raise DataError(
+                f"the output {output.path} holds {len(existing)} images that incasem did not export "
+                f"({existing[0].name} …); allowed: a new directory, or an earlier export of the same "
+                "dataset. Choose another --out_datasets."
+            )
+        try:
+            output.set_attributes(incasem={"begun_by": JOB})
+        except OSError as error:
+            raise DataError(
+                f"{output.path} cannot be made: {error}. Choose a directory you may write."
+            ) from error
+    as_labels = _as_labels(options, source)
+    depth = source.chunk_shape[0]
+    block_shape = Coordinate(depth, *ceil_to_multiple(source.shape[1:], source.chunk_shape[1:]))
+    job = Job(
+        name=JOB,
+        grid=Grid(source.roi_voxels, block_shape, Coordinate(0, 0, 0)),
+        start_worker=partial(_start, source, output, as_labels, SLAB_BYTES),
+        identity={"source": source.fingerprint(), "values": "labels" if as_labels else "grey"},
+        state_dir=output.path / STATE / "job",
+    )
+    return job, output
+
+
+def to_uint8(array: NDArray[Any], as_labels: bool, name: str) -> NDArray[np.uint8]:
+    """Return voxels as grey values of an 8-bit image; see `ExportOptions.values`.
+
+    Raises:
+        DataError: integers outside 0…255 or floats outside 0…1.
+    """
+    if as_labels:
+        return np.where(array != 0, np.uint8(255), np.uint8(0))
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    low, high = (array.min(), array.max()) if array.size else (0, 0)
+    top = 1 if array.dtype.kind == "f" else 255
+    # Written so that a NaN fails, too.
+    if not (low >= 0 and high <= top):
+        raise DataError(
+            explain(
+                f"the values of {name}",
+                f"{low} to {high}",
+                f"0 to {top} for {array.dtype}",
+                "Export labels with values 'labels', or convert grey values to uint8 first",
+            )
+        )
+    return np.rint(array * 255).astype(np.uint8) if top == 1 else array.astype(np.uint8)
+
+
+def _as_labels(options: ExportOptions, source: Volume) -> bool:
+    if options.values == "auto":
+        return source.dtype == np.uint32 or options.dataset.strip("/").split("/")[-1] == "segmentation"
+    return options.values == "labels"
+
+
+def _start(source: Volume, output: ImageFolder, as_labels: bool, budget_bytes: int) -> BlockFunction:
+    return partial(_export_slab, source, output, as_labels, budget_bytes)
+
+
+def _export_slab(
+    source: Volume, output: ImageFolder, as_labels: bool, budget_bytes: int, block: Block
+) -> None:
+    """Read one slab of chunks and write its images."""
+    depth, height, width = block.write_roi.shape
+    first = block.write_roi.begin[0] - source.roi_voxels.begin[0]
+    with Slab((depth, height, width), np.dtype(np.uint8), output.path / STATE, budget_bytes) as slab:
+        # Rows of chunks bound the memory of the conversion from wider types as well.
+        step = source.chunk_shape[1]
+        for y in range(0, height, step):
+            shape = (depth, min(step, height - y), width)
+            rows = source.read_voxels(Roi(block.write_roi.begin + Coordinate(0, y, 0), shape))
+            slab.set_rows(y, to_uint8(rows, as_labels, source.path))
+        for z in range(depth):
+            _write_image(output.image(first + z), slab.plane(z), source.voxel_size)
+
+
+def _write_image(path: Path, image_YX: NDArray[np.uint8], voxel_size: Sequence[float]) -> None:
+    """Write one TIFF that ImageJ opens with its scale."""
+    temporary = _temporary(path)
+    depth_nm, height_nm, width_nm = voxel_size
+    try:
+        tifffile.imwrite(
+            temporary,
+            image_YX,
+            imagej=True,
+            photometric="minisblack",
+            resolution=(1000 / width_nm, 1000 / height_nm),
+            metadata={"unit": "um", "spacing": depth_nm / 1000, "axes": "YX"},
+        )
+        _make_durable(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(
+            f"{path} cannot be written: {error}. Make space or choose another --out_directory, then run the "
+            "same command again: it continues."
+        ) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a small file at once and durably."""
+    temporary = _temporary(path)
+    try:
+        temporary.write_bytes(content)
+        _make_durable(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _make_durable(temporary: Path, path: Path) -> None:
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
