@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,7 +79,8 @@ def folder(tmp_path):
 
 def make_job(folder, identity=None, **work):
     identity = {"setting": 1} if identity is None else identity
-    return Job("fill", GRID, Work(folder, **work), identity, folder / "state", block_timeout_s=1.0)
+    timeout = 1.0 if "hang" in work.get("fault", "") else 60.0
+    return Job("fill", GRID, Work(folder, **work), identity, folder / "state", block_timeout_s=timeout)
 
 
 def result(folder):
@@ -150,12 +152,21 @@ def test_when_all_blocks_raise_all_are_counted_and_twenty_listed(folder):
     assert "is bad" in str(info.value)
 
 
-def test_a_job_whose_workers_always_die_ends(folder):
-    with pytest.raises(FailedBlocksError, match=r"workers died \(killed, or out of memory"):
-        run_job(make_job(folder, fault="kill before", faulty=-1, times=99), num_workers=1, progress=False)
-    report = run_job(make_job(folder), num_workers=1, progress=False)
-    assert report.blocks_done == 8
+def test_a_block_that_always_kills_its_worker_is_named_and_the_others_are_kept(folder):
+    with pytest.raises(FailedBlocksError, match="1 of 8 blocks failed, 7 are done") as info:
+        run_job(make_job(folder, fault="kill during", times=99), num_workers=1, progress=False)
+    assert "block 5: [6:10, 0:3, 1:4] voxels" in str(info.value)
+    assert "3 workers died (killed, or out of memory" in str(info.value)
+    assert run_job(make_job(folder), num_workers=1, progress=False).blocks_resumed == 7
     np.testing.assert_array_equal(result(folder), undisturbed())
+
+
+@pytest.mark.slow
+def test_a_job_whose_workers_always_die_ends(folder):
+    grid = Grid(Roi((0, 0, 0), (90, 4, 4)), Coordinate((1, 4, 4)), Coordinate((0, 0, 0)))
+    job = replace(make_job(folder, fault="kill before", faulty=-1, times=99), grid=grid)
+    with pytest.raises(FailedBlocksError, match="blocks were not finished"):
+        run_job(job, num_workers=1, progress=False)
 
 
 MASTER = """
@@ -177,17 +188,17 @@ def start_master(folder, job):
     return master
 
 
+def open_files(pid):
+    try:
+        return [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return []
+
+
 def processes_of(folder):
-    """Processes that hold the job's files open or have its folder in their command line."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            names = [os.readlink(link) for link in (entry / "fd").iterdir()]
-        except OSError:
-            continue
-        if int(entry.name) != os.getpid() and any(name.startswith(str(folder)) for name in names):
-            found.append(int(entry.name))
-    return found
+    """Processes, other than this one, that hold a file of the job open."""
+    pids = {int(entry.name) for entry in Path("/proc").glob("[0-9]*")} - {os.getpid()}
+    return [pid for pid in pids if any(name.startswith(str(folder)) for name in open_files(pid))]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds processes through Linux's /proc")
@@ -215,15 +226,9 @@ def test_a_killed_master_leaves_no_process_and_its_job_goes_on(folder, how):
 def test_a_killed_scheduler_is_reported_and_its_workers_end(folder):
     job = make_job(folder, seconds=0.3)
     master = start_master(folder, job)
-    (lock_holders,) = (
-        [
-            pid
-            for pid in processes_of(folder)
-            if pid != master.pid
-            and str(folder / "state/lock") in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir())
-        ],
-    )
-    os.kill(lock_holders[0], signal.SIGKILL)
+    lock = str(folder / "state/lock")
+    (scheduler,) = [p for p in processes_of(folder) if p != master.pid and lock in open_files(p)]
+    os.kill(scheduler, signal.SIGKILL)
     _, errors = master.communicate(timeout=10)
     assert master.returncode != 0
     assert b"The scheduler ended before its work was done" in errors
@@ -242,29 +247,36 @@ def test_two_jobs_on_one_output_are_refused(folder, monkeypatch):
     np.testing.assert_array_equal(result(folder), undisturbed())
 
 
-def fail_first(folder):
-    """Leave a job half-done: 7 of 8 blocks."""
+@pytest.fixture(scope="module")
+def half_done_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("half_done")
+    np.zeros(ROI.shape, np.uint8).tofile(folder / "out.raw")
     with pytest.raises(FailedBlocksError):
         run_job(make_job(folder, fault="raise before", times=99), num_workers=2, progress=False)
+    return folder
 
 
-def test_a_changed_setting_between_start_and_resume_is_refused(folder):
-    fail_first(folder)
-    before = result(folder)
+@pytest.fixture
+def half_done(half_done_once, tmp_path):
+    """A job that was left with 7 of its 8 blocks done."""
+    return shutil.copytree(half_done_once, tmp_path / "half_done")
+
+
+def test_a_changed_setting_between_start_and_resume_is_refused(half_done):
+    before = result(half_done)
     with pytest.raises(DataError, match="setting: was 1, is now 2") as info:
-        run_job(make_job(folder, {"setting": 2}), num_workers=2, progress=False)
+        run_job(make_job(half_done, {"setting": 2}), num_workers=2, progress=False)
     assert "Choose another output name" in str(info.value)
-    assert str(folder) in str(info.value)
-    np.testing.assert_array_equal(result(folder), before)
+    assert str(half_done) in str(info.value)
+    np.testing.assert_array_equal(result(half_done), before)
 
 
-def test_other_blocks_on_resume_do_everything_again(folder, caplog):
-    fail_first(folder)
+def test_other_blocks_on_resume_do_everything_again(half_done, caplog):
     grid = Grid(ROI, Coordinate((4, 6, 7)), Coordinate((1, 1, 1)))
-    report = run_job(replace(make_job(folder), grid=grid), num_workers=2, progress=False)
+    report = run_job(replace(make_job(half_done), grid=grid), num_workers=2, progress=False)
     assert (report.blocks_done, report.blocks_resumed) == (2, 0)
     assert "cut differently" in caplog.text
-    assert set(np.unique(result(folder))) == {10, 11}
+    assert set(np.unique(result(half_done))) == {10, 11}
 
 
 @pytest.mark.parametrize(
@@ -277,30 +289,27 @@ def test_other_blocks_on_resume_do_everything_again(folder, caplog):
         ("failures/zarr.json", None),
     ],
 )
-def test_damaged_marks_are_not_believed(folder, name, content, caplog):
-    fail_first(folder)
-    (marks,) = (folder / "state/marks").iterdir()
+def test_damaged_marks_are_not_believed(half_done, name, content, caplog):
+    (marks,) = (half_done / "state/marks").iterdir()
     if content is None:
         (marks / name).unlink()
     else:
         (marks / name).write_bytes(content)
-    report = run_job(make_job(folder), num_workers=2, progress=False)
+    report = run_job(make_job(half_done), num_workers=2, progress=False)
     assert (report.blocks_done, report.blocks_resumed) == (8, 0)
     assert "damaged" in caplog.text
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(half_done), undisturbed())
 
 
-def test_a_lost_file_of_marks_does_everything_again(folder):
-    fail_first(folder)
-    next((folder / "state/marks").rglob("done/c/0/0/0")).unlink()
-    report = run_job(make_job(folder), num_workers=2, progress=False)
+def test_a_lost_file_of_marks_does_everything_again(half_done):
+    next((half_done / "state/marks").rglob("done/c/0/0/0")).unlink()
+    report = run_job(make_job(half_done), num_workers=2, progress=False)
     assert (report.blocks_done, report.blocks_resumed) == (8, 0)
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(half_done), undisturbed())
 
 
 @pytest.mark.parametrize("text", ["{", "[]", json.dumps({"job": "fill"})])
-def test_a_damaged_record_of_the_job_is_refused(folder, text):
-    fail_first(folder)
-    (folder / "state/job.json").write_text(text)
+def test_a_damaged_record_of_the_job_is_refused(half_done, text):
+    (half_done / "state/job.json").write_text(text)
     with pytest.raises(DataError, match=r"job\.json is damaged(.|\n)*Delete"):
-        run_job(make_job(folder), num_workers=2, progress=False)
+        run_job(make_job(half_done), num_workers=2, progress=False)
