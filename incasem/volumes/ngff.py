@@ -17,7 +17,7 @@ from typing import Any
 
 from incasem.errors import DataError
 from incasem.volumes.metadata import Triple, axes_for, nm_per_unit, scaled, tidy, triple, whole
-from incasem.volumes.store import Place
+from incasem.volumes.store import Place, groups_above
 
 _LEVEL = re.compile(r"s\d+")
 _AXES = (("z", "y", "x"), ("c", "z", "y", "x"), ("t", "z", "y", "x"), ("t", "c", "z", "y", "x"))
@@ -73,6 +73,16 @@ def _transformed(level: Mapping[str, Any], image: Mapping[str, Any], path: str) 
                 z, y, x = (tidy(t + a) for t, a in zip(translation, added, strict=True))
                 translation = (z, y, x)
     return scale, translation
+
+
+def label_groups(container: Path, dataset: str) -> list[Path]:
+    """Return the directories called ``labels`` on the way to an array and beside it.
+
+    NGFF reserves the name: such a group lists the label images below it, each a group. Published arrays lie
+    there directly, so the list has to be there and is empty.
+    """
+    above = groups_above(container, dataset)
+    return [group for group in [*above, above[-1] / "labels"] if group.name == "labels"]
 
 
 def with_array(

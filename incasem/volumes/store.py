@@ -1,6 +1,7 @@
 """What every storage format offers to a Volume, and what is asked of it when an array is created."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,6 +102,12 @@ def unit_region(unit: tuple[int, ...], unit_shape: tuple[int, ...], shape: tuple
         slice(u * size, min((u + 1) * size, total))
         for u, size, total in zip(unit, unit_shape, shape, strict=True)
     )
+
+
+def groups_above(container: Path, dataset: str) -> list[Path]:
+    """Return the groups from the container down to the one that holds the array."""
+    parts = Path(dataset).parts
+    return [container.joinpath(*parts[:i]) for i in range(len(parts))]
 
 
 def format_index(index: Index) -> str:

@@ -10,7 +10,7 @@ from incasem.volumes.codecs import zarr2_compressor
 from incasem.volumes.files import directory_lock, join, read_json, write_json
 from incasem.volumes.metadata import place_attributes, place_from_attributes
 from incasem.volumes.ngff_groups import place_in_groups
-from incasem.volumes.store import ArrayRequest, Place
+from incasem.volumes.store import ArrayRequest, Place, groups_above
 from incasem.volumes.tensor import canonical_metadata
 
 _KEYS = ("zarr_format", "shape", "chunks", "dtype", "compressor", "fill_value", "order", "filters")
@@ -86,7 +86,7 @@ class Zarr2:
             str(directory),
         )
         directory.mkdir(parents=True, exist_ok=True)
-        for group in _groups(container, dataset):
+        for group in groups_above(container, dataset):
             if not (group / ".zgroup").exists():
                 write_json(group / ".zgroup", {"zarr_format": 2})
         write_json(directory / ".zattrs", place_attributes(request.place) | request.attributes)
@@ -97,6 +97,12 @@ class Zarr2:
         if not dataset:
             return
         group = (container / dataset).parent
+        for labels in ngff.label_groups(container, dataset):
+            if (labels / ".zgroup").exists():
+                with directory_lock(labels):
+                    stored = read_json(str(labels / ".zattrs")) or {}
+                    if "labels" not in stored:
+                        write_json(labels / ".zattrs", stored | {"labels": []})
         with directory_lock(group):
             stored = read_json(str(group / ".zattrs")) or {}
             images = ngff.with_array(stored.get("multiscales"), group, Path(dataset).name, place, "0.4")
@@ -104,16 +110,10 @@ class Zarr2:
                 write_json(group / ".zattrs", stored | {"multiscales": images})
 
 
-def _groups(container: Path, dataset: str) -> list[Path]:
-    """Return the groups from the container down to the one that holds the array."""
-    parts = Path(dataset).parts
-    return [container.joinpath(*parts[:i]) for i in range(len(parts))]
-
-
 def _separator(path: str, ndim: int) -> str:
     """Return the separator that the chunk files have; the format's default is a dot."""
     if ndim < 2 or not os.path.isdir(path):
         return "."
-    names = (entry for entry in os.scandir(path) if entry.name.split(".")[0].isdigit())
-    first = next(names, None)
-    return "/" if first is not None and first.is_dir() else "."
+    with os.scandir(path) as entries:
+        first = next((entry for entry in entries if entry.name.split(".")[0].isdigit()), None)
+        return "/" if first is not None and first.is_dir() else "."

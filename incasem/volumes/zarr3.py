@@ -1,5 +1,6 @@
 """Zarr v3, sharded or not. Everything in `zarr.json`; OME-NGFF 0.5 in the group above."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from incasem.volumes.codecs import zarr3_codecs
 from incasem.volumes.files import directory_lock, join, read_json, write_json
 from incasem.volumes.metadata import place_attributes, place_from_attributes
 from incasem.volumes.ngff_groups import place_in_groups
-from incasem.volumes.store import ArrayRequest, Place
+from incasem.volumes.store import ArrayRequest, Place, groups_above
 from incasem.volumes.tensor import canonical_metadata
 
 _NAME = "zarr.json"
@@ -84,8 +85,7 @@ class Zarr3:
         canonical_metadata(self.driver, fields, str(directory))  # refuses what cannot be
         attributes = place_attributes(request.place) | request.attributes
         directory.mkdir(parents=True, exist_ok=True)
-        parts = Path(dataset).parts
-        for group in (container.joinpath(*parts[:i]) for i in range(len(parts))):
+        for group in groups_above(container, dataset):
             if not (group / _NAME).exists():
                 write_json(group / _NAME, {"zarr_format": 3, "node_type": "group", "attributes": {}})
         write_json(directory / _NAME, fields | {"attributes": attributes})
@@ -95,11 +95,24 @@ class Zarr3:
         if not dataset:
             return
         group = (container / dataset).parent
-        with directory_lock(group):
-            node = read_json(str(group / _NAME)) or {"zarr_format": 3, "node_type": "group"}
-            attributes = node.get("attributes") or {}
-            ome = attributes.get("ome") or {}
-            images = ngff.with_array(ome.get("multiscales"), group, Path(dataset).name, place, None)
-            if images != ome.get("multiscales"):
-                node["attributes"] = attributes | {"ome": ome | {"version": "0.5", "multiscales": images}}
-                write_json(group / _NAME, node)
+        for labels in ngff.label_groups(container, dataset):
+            if (read_json(str(labels / _NAME)) or {}).get("node_type") == "group":
+                _update_ome(labels, lambda ome: ome if "labels" in ome else {"labels": []})
+        _update_ome(
+            group,
+            lambda ome: {
+                "multiscales": ngff.with_array(ome.get("multiscales"), group, Path(dataset).name, place, None)
+            },
+        )
+
+
+def _update_ome(group: Path, changes: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Merge what ``changes`` makes of a group's `ome` attribute into it."""
+    with directory_lock(group):
+        node = read_json(str(group / _NAME)) or {"zarr_format": 3, "node_type": "group"}
+        attributes = node.get("attributes") or {}
+        before = attributes.get("ome") or {}
+        after = before | {"version": "0.5"} | changes(before)
+        if after != before:
+            node["attributes"] = attributes | {"ome": after}
+            write_json(group / _NAME, node)
