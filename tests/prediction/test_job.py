@@ -1,0 +1,333 @@
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from incasem.blockwise import Grid, Job, run_in_process
+from incasem.config import DataEntry, load_prediction_config
+from incasem.errors import CheckpointError, ConfigError, DataError
+from incasem.geometry import Coordinate, Roi
+from incasem.networks import save_checkpoint
+from incasem.prediction import output_group, predict_entries
+from incasem.prediction.outputs import OutputSet
+from incasem.prediction.worker import PredictionWorker, PublishedSizes
+from incasem.volumes import create_volume, open_volume
+
+VOXEL_SIZE = (5.0, 5.0, 5.0)
+RAW_OFFSET = (-2, 3, 5)
+RAW_SHAPE = (80, 76, 90)
+ROI = Roi((0, 6, 5), (70, 70, 81))
+"""Neither on the stride grid nor on that of the chunks; ends where the volume ends on the last axis."""
+GROUP = output_group(1, 2)
+
+
+def store(path, array, offset=RAW_OFFSET):
+    volume = create_volume(
+        path, shape=array.shape, dtype=array.dtype, voxel_size=VOXEL_SIZE,
+        offset_nm=tuple(o * v for o, v in zip(offset, VOXEL_SIZE, strict=True)), chunk_shape=(32, 32, 32),
+    )  # fmt: skip
+    volume.write_voxels(volume.roi_voxels, array)
+
+
+@pytest.fixture(scope="module")
+def grey_values():
+    return np.random.default_rng(0).integers(0, 256, RAW_SHAPE, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "model_checkpoint_1"
+    save_checkpoint(path, network, None, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def probabilities(network, grey_values, memory_raw, reference):
+    """One pass over the whole region."""
+    return reference(network, memory_raw(grey_values, RAW_OFFSET), ROI)
+
+
+@pytest.fixture
+def cell(tmp_path, grey_values):
+    store(tmp_path / "cell.zarr/volumes/raw", grey_values)
+    return tmp_path / "cell.zarr"
+
+
+def entry_of(file, nickname="cell", roi=ROI, **fields):
+    return DataEntry(
+        nickname=nickname, file=file, voxel_size=VOXEL_SIZE, offset=tuple(roi.begin), shape=tuple(roi.shape),
+        raw="volumes/raw", file_as_given=file.name, **fields,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def configure(tmp_path, small_model):
+    def configure(**prediction):
+        settings = {"precision": "fp32", "torch.device": "cpu", "output_dtype": "float32"} | prediction
+        overrides = [f"prediction.{key}={json.dumps(value)}" for key, value in settings.items()]
+        overrides += [f"model.{key}={json.dumps(value)}" for key, value in small_model.items()]
+        return load_prediction_config(None, [*overrides, f"directories.data={tmp_path}"])
+
+    return configure
+
+
+@pytest.fixture
+def predict(configure, checkpoint):
+    def predict(*entries, num_workers=1, **prediction):
+        return predict_entries(
+            configure(**prediction), entries, checkpoint=checkpoint, output_group=GROUP,
+            num_workers=num_workers, progress=False,
+        )  # fmt: skip
+
+    return predict
+
+
+def read(path):
+    volume = open_volume(path)
+    return volume.read_voxels(volume.roi_voxels)
+
+
+def prob_maps(result):
+    return np.stack([read(path) for path in result.prob_maps])
+
+
+def test_the_whole_region_equals_one_pass_and_lies_where_the_guide_says(cell, predict, probabilities):
+    (result,) = predict(entry_of(cell), block_size_voxels=[64, 64, 64], num_workers=2)
+
+    assert result.folder == cell / "volumes/predictions/train_0001/predict_0002"
+    assert [str(p.relative_to(result.folder)) for p in result.prob_maps] == [
+        "prob_maps/class_0", "prob_maps/class_1",
+    ]  # fmt: skip
+    np.testing.assert_allclose(prob_maps(result), probabilities, rtol=0, atol=1e-6)
+    segmentation = open_volume(result.segmentation)
+    assert segmentation.roi_voxels == ROI
+    assert segmentation.dtype == np.uint8
+    assert segmentation.offset_nm == (0.0, 30.0, 25.0)
+    differing = read(result.segmentation) != probabilities.argmax(axis=0)
+    assert np.abs(probabilities[0] - probabilities[1])[differing].max(initial=0) < 1e-5
+    assert result.report.blocks_done == 8
+    assert str(result.folder) in result.summary()
+    assert not (result.segmentation / ".incasem").exists(), "a finished job leaves no marks behind"
+
+    (again,) = predict(entry_of(cell), num_workers=1)
+    assert again.report.blocks_done == 0
+
+
+def test_probabilities_of_one_byte_are_within_one_step(cell, predict, probabilities):
+    (result,) = predict(entry_of(cell), output_dtype="uint8")
+
+    stored = prob_maps(result)
+    assert stored.dtype == np.uint8
+    assert np.abs(stored - probabilities * 255).max() <= 0.5 + 1e-3
+
+
+@settings(deadline=None, max_examples=12)
+@given(data=st.data())
+def test_no_cut_into_blocks_and_tiles_shows_in_the_result(
+    data, tmp_path_factory, grey_values, checkpoint, small_model, probabilities
+):
+    file = tmp_path_factory.mktemp("cut") / "cell.zarr"
+    store(file / "volumes/raw", grey_values)
+    raw = open_volume(file / "volumes/raw")
+    begin = [data.draw(st.integers(b, e - 1)) for b, e in zip(ROI.begin, ROI.end, strict=True)]
+    roi = Roi(begin, [data.draw(st.integers(1, e - b)) for b, e in zip(begin, ROI.end, strict=True)])
+    outputs = OutputSet(file / "prediction", roi, VOXEL_SIZE, 2, "float32")
+    volumes = outputs.open()
+    units = data.draw(st.tuples(*[st.integers(1, 2)] * 3))
+    worker = PredictionWorker(
+        model=small_model, checkpoint=checkpoint, device="cpu", precision="fp32",
+        tile_shape=Coordinate(data.draw(st.tuples(*[st.integers(16, 90)] * 3))),
+        published=None, raw=raw, mask=None, outputs=volumes, output_dtype="float32",
+    )  # fmt: skip
+    block = outputs.write_shape * Coordinate(units)
+    run_in_process(
+        Job(
+            "predict", Grid(roi, block, Coordinate(13, 21, 21)), worker, identity={}, state_dir=file / "state"
+        )
+    )
+
+    place = (roi - ROI.begin).to_slices()
+    for c in range(2):
+        np.testing.assert_allclose(
+            read(file / f"prediction/prob_maps/class_{c}"), probabilities[(c, *place)], rtol=0, atol=1e-6
+        )
+    shutil.rmtree(file)
+
+
+def test_nothing_is_predicted_outside_the_mask_whatever_the_blocks(cell, predict, probabilities):
+    mask = np.zeros(RAW_SHAPE, np.uint8)
+    mask[40:68, 10:60, 20:60] = 255
+    store(cell / "volumes/mask", mask)
+    inside = mask[(ROI - Coordinate(RAW_OFFSET)).to_slices()] != 0
+    entry = entry_of(cell, mask="volumes/mask")
+
+    (result,) = predict(entry, block_size_voxels=[64, 64, 64])
+
+    assert result.report.blocks_skipped == 6
+    np.testing.assert_allclose(prob_maps(result), probabilities * inside, rtol=0, atol=1e-6)
+    assert not read(result.segmentation)[~inside].any()
+    one_block = prob_maps(result)
+    shutil.rmtree(result.folder)
+    (result,) = predict(entry, block_size_voxels=[128, 128, 128])
+    assert result.report.blocks_skipped == 0
+    np.testing.assert_allclose(prob_maps(result), one_block, rtol=0, atol=1e-6)
+
+
+def test_several_regions_of_one_file_get_folders_of_their_own(cell, predict, probabilities):
+    first, second = Roi(ROI.begin, (20, 70, 81)), Roi((10, 8, 9), (30, 40, 50))
+    results = predict(entry_of(cell, "left", first), entry_of(cell, "right", second))
+
+    for result, roi, name in zip(results, (first, second), ("left", "right"), strict=True):
+        assert result.folder == cell / GROUP / name
+        place = (roi - ROI.begin).to_slices()
+        np.testing.assert_allclose(prob_maps(result), probabilities[(slice(None), *place)], rtol=0, atol=1e-6)
+
+
+def test_an_hdf5_file_gets_a_zarr_container_beside_it(tmp_path, predict, grey_values):
+    with h5py.File(tmp_path / "cell.h5", "w") as file:
+        file["volumes/raw"] = grey_values
+        file["volumes/raw"].attrs["resolution"] = VOXEL_SIZE
+        file["volumes/raw"].attrs["offset"] = [o * 5 for o in RAW_OFFSET]
+    before = (tmp_path / "cell.h5").read_bytes()
+    (result,) = predict(entry_of(tmp_path / "cell.h5", roi=Roi((0, 6, 5), (9, 9, 9))))
+
+    assert result.folder == tmp_path / "cell.zarr" / GROUP
+    assert "Zarr container beside it" in result.summary()
+    assert (tmp_path / "cell.h5").read_bytes() == before
+
+
+def test_the_output_directory_may_be_another_one(cell, predict, tmp_path):
+    (result,) = predict(
+        entry_of(cell, roi=Roi((0, 6, 5), (9, 9, 9))), **{"directories.prefix": str(tmp_path / "results")}
+    )
+    assert result.folder == tmp_path / "results/cell.zarr" / GROUP
+
+
+def test_the_published_tiling_leaves_the_shell_empty(tmp_path, grey_values, checkpoint, small_model, network):
+    store(tmp_path / "cell.zarr/volumes/raw", grey_values)
+    size = (40, 60, 60)
+    roi = Roi(ROI.begin, (60, 64, 75))
+    outputs = OutputSet(tmp_path / "cell.zarr/prediction", roi, VOXEL_SIZE, 2, "float32")
+    volumes = outputs.open()
+    worker = PredictionWorker(
+        model=small_model, checkpoint=checkpoint, device="cpu", precision="fp32",
+        tile_shape=Coordinate(8, 8, 8), output_dtype="float32", mask=None, outputs=volumes,
+        published=PublishedSizes(roi, Coordinate(size), network.output_shape(size)),
+        raw=open_volume(tmp_path / "cell.zarr/volumes/raw"),
+    )  # fmt: skip
+    grid = Grid(roi, Coordinate(64, 64, 64), Coordinate(0, 0, 0))
+    run_in_process(Job("predict", grid, worker, identity={}, state_dir=tmp_path / "state"))
+
+    total = sum(read(tmp_path / f"cell.zarr/prediction/prob_maps/class_{c}") for c in range(2))
+    inner = tuple(slice(c, s - c) for c, s in zip(network.context_voxels, roi.shape, strict=True))
+    np.testing.assert_allclose(total[inner], 1, atol=1e-5)
+    total[inner] = 0
+    assert not total.any()
+
+
+def test_an_unfit_checkpoint_is_refused_before_anything_is_written(
+    cell, configure, tmp_path, make_network
+):  # fmt: skip
+    other = tmp_path / "other"
+    save_checkpoint(other, make_network(num_fmaps=4), None, {})
+    for path in (tmp_path / "missing", other):
+        with pytest.raises(CheckpointError):
+            predict_entries(configure(), [entry_of(cell)], checkpoint=path, output_group=GROUP)
+    assert not (cell / "volumes/predictions").exists()
+
+
+def test_bad_input_is_refused_before_anything_is_written(cell, predict, grey_values):
+    good = entry_of(cell, "good", Roi((0, 6, 5), (9, 9, 9)))
+    store(cell / "volumes/mask", grey_values[:5, :5, :5], offset=(500, 500, 500))
+    outside = Roi((0, 6, 5), (9, 9, 900))
+    for bad, error, message in (
+        (entry_of(cell, "bad", outside), DataError, "region of 'bad'"),
+        (entry_of(cell, "bad", mask="volumes/mask"), DataError, "the place of .*mask"),
+        (entry_of(cell, "bad", mask="volumes/mosk"), DataError, "mosk"),
+        (entry_of(cell, "bad", labels={"volumes/raw": 1, "volumes/mask": 2}), ConfigError, "bad.labels"),
+    ):
+        with pytest.raises(error, match=message):
+            predict(good, bad)
+    with pytest.raises(ConfigError, match="block_size_voxels"):
+        predict(entry_of(cell), block_size_voxels=[60, 60, 60])
+    with pytest.raises(DataError, match=r"prediction\.tiling=published"):
+        predict(good, tiling="published", input_size_voxels=[40, 60, 60], output_size_voxels=[14, 18, 18])
+    assert not (cell / "volumes/predictions").exists()
+
+
+def test_an_output_of_another_shape_stays_as_it_is(cell, predict, checkpoint):
+    small = Roi((0, 6, 5), (9, 9, 9))
+    (result,) = predict(entry_of(cell, roi=small))
+    before = prob_maps(result)
+    with pytest.raises(DataError, match="shape"):
+        predict(entry_of(cell, roi=Roi((0, 6, 5), (10, 9, 9))))
+    with pytest.raises(DataError, match="precision"):
+        predict(entry_of(cell, roi=small), precision="bf16")
+    shutil.rmtree(result.prob_maps[0])
+    with pytest.raises(DataError, match="lacks prob_maps/class_0"):
+        predict(entry_of(cell, roi=small))
+    np.testing.assert_array_equal(read(result.prob_maps[1]), before[1])
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from incasem.config import DataEntry, load_prediction_config
+from incasem.prediction import predict_entries
+if __name__ == "__main__":
+    order = json.loads(sys.argv[1])
+    entry = DataEntry(**order["entry"] | {"file": Path(order["entry"]["file"])})
+    predict_entries(
+        load_prediction_config(None, order["overrides"]), [entry], checkpoint=order["checkpoint"],
+        output_group=order["group"], num_workers=1, progress=False,
+    )
+"""
+
+
+def test_a_killed_prediction_continues_to_the_same_bytes(
+    cell, configure, checkpoint, probabilities, small_model
+):
+    """Kill -9 of the whole command while blocks are done; the next run does the rest."""
+    entry = entry_of(cell)
+    overrides = [
+        "prediction.precision=fp32",
+        "prediction.torch.device=cpu",
+        "prediction.output_dtype=float32",
+    ]
+    overrides += ["prediction.block_size_voxels=[64,64,64]"]
+    overrides += [f"model.{key}={json.dumps(value)}" for key, value in small_model.items()]
+    overrides += [f"directories.data={cell.parent}"]
+    fields = {
+        k: getattr(entry, k) for k in ("nickname", "voxel_size", "offset", "shape", "raw", "file_as_given")
+    }
+    order = {
+        "entry": fields | {"file": str(cell)}, "overrides": overrides, "checkpoint": str(checkpoint),
+        "group": GROUP,
+    }  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(order)])
+    first_block = cell / GROUP / "segmentation"
+    deadline = time.monotonic() + 120
+    while not list(first_block.glob("[0-9]*/*/*")) and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    config = load_prediction_config(None, overrides)
+    (result,) = predict_entries(
+        config, [entry], checkpoint=checkpoint, output_group=GROUP, num_workers=1, progress=False
+    )
+
+    assert result.report.blocks_done >= 1
+    assert result.report.blocks_done + result.report.blocks_resumed == 8
+    np.testing.assert_allclose(prob_maps(result), probabilities, rtol=0, atol=1e-6)
+    assert math.isclose(prob_maps(result).sum(), math.prod(ROI.shape), rel_tol=1e-4)
