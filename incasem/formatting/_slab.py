@@ -44,6 +44,7 @@ class Slab:
         """Open the file, if there is to be one; the system removes it however this process ends."""
         if not self.in_memory:
             try:
+                self.directory.mkdir(parents=True, exist_ok=True)
                 self._file = tempfile.TemporaryFile(dir=self.directory, prefix="slab")
             except OSError as error:
                 raise self._failure(error) from error

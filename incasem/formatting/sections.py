@@ -28,7 +28,10 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png")
 _HEADER_THREADS = 8
 _NAMES_SHOWN = 5
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, struct.error, zlib.error)
+_UNREADABLE = (
+    tifffile.TiffFileError, OSError, ValueError, LookupError, TypeError, RuntimeError, struct.error,
+    zlib.error,
+)  # fmt: skip
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_CHANNELS = {0: 0, 2: 3, 6: 4}
 
@@ -296,15 +299,16 @@ def _form(section: Section) -> ImageForm:
         return _png_form(section)
     with _opened_tiff(section.path) as tiff:
         try:
-            pages = len(tiff.pages)
+            pages, first = len(tiff.pages), tiff.pages[0]
+            stacked = pages > 1 and not tiff.pages[1].is_reduced
         except _UNREADABLE as error:
             raise _unreadable(section, error) from error
-        if pages > 1 and not tiff.pages[1].is_reduced:
+        if stacked:
             raise DataError(
                 f"{section.path} holds {pages} pages; allowed: one image a file, or one file with all pages. "
                 "Give that file alone as the input."
             )
-        return _tiff_form(tiff.pages[0], section)
+        return _tiff_form(first, section)
 
 
 def _tiff_form(page: tifffile.TiffPage, section: Section) -> ImageForm:

@@ -184,18 +184,10 @@ def test_relabel(tmp_path):
             options(tmp_path, conversion=conversion, dtype="uint32", output_dataset=f"labels/{value}")
         )
         np.testing.assert_array_equal(whole(output), (stack != 0) * value)
-    uids = [
-        np.unique(
-            whole(
-                converted(
-                    options(
-                        tmp_path, conversion="RelabelToUid", dtype="uint32", output_dataset=f"labels/{run}"
-                    )
-                )
-            )
-        )
-        for run in "ab"
-    ]
+    uids = []
+    for name in ("labels/a", "labels/b"):
+        opts = options(tmp_path, conversion="RelabelToUid", dtype="uint32", output_dataset=name)
+        uids.append(np.unique(whole(converted(opts))))
     np.testing.assert_array_equal(uids[0], uids[1])
     assert len(uids[0]) == 2
     assert uids[0][1] > 1
@@ -316,9 +308,10 @@ def test_no_workers(tmp_path):
 
 def test_what_others_made_is_not_overwritten(tmp_path):
     write_stack(tmp_path / "images", grey())
+    path = tmp_path / "cell.zarr/volumes/raw"
     theirs = create_volume(
-        tmp_path / "cell.zarr/volumes/raw", shape=(12, 20, 30), dtype=np.uint8, voxel_size=(5, 5, 5), chunk_shape=(4, 8, 16)
-    )  # fmt: skip
+        path, shape=(12, 20, 30), dtype=np.uint8, voxel_size=(5, 5, 5), chunk_shape=(4, 8, 16)
+    )
     theirs.write_voxels(theirs.roi_voxels, np.full((12, 20, 30), 9, np.uint8))
     with pytest.raises(DataError, match="was not made by incasem"):
         convert_stack(options(tmp_path), num_workers=1, progress=False)

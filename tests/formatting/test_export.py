@@ -14,8 +14,12 @@ from incasem.volumes import create_volume
 def make(tmp_path, array, dataset="volumes/raw", chunks=(4, 8, 8)):
     volume = create_volume(
         tmp_path / "cell.zarr" / dataset,
-        shape=array.shape, dtype=array.dtype, voxel_size=(20, 5, 5), offset_nm=(200, 0, 0), chunk_shape=chunks,
-    )  # fmt: skip
+        shape=array.shape,
+        dtype=array.dtype,
+        voxel_size=(20, 5, 5),
+        offset_nm=(200, 0, 0),
+        chunk_shape=chunks,
+    )
     volume.write_voxels(volume.roi_voxels, array)
     return array
 
