@@ -1,0 +1,65 @@
+"""`incasem train`, the same as `train.py`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from incasem.cli.arguments import database_file, make_parser, path_argument, split_settings, split_with, tell
+from incasem.errors import ConfigError, explain
+
+DATABASE_FILE = "trainings_db.json"
+
+
+def train(program: str, arguments: Sequence[str]) -> None:
+    """Parse the published flags and train."""
+    words, settings = split_with(arguments)
+    parser = make_parser(
+        program,
+        "Train a network on annotated regions, fine-tune one, or continue a training. "
+        "Settings follow after `with`: a YAML file, then single settings such as training.iterations=15000.",
+    )
+    parser.usage = f"{program} [options] with config_training.yaml [setting=value ...]"
+    parser.add_argument("-n", "--name", default="training", help="name of the run in the run store")
+    parser.add_argument(
+        "--start_from",
+        nargs=2,
+        metavar=("RUN_ID", "CHECKPOINT"),
+        help="fine-tune: settings of that run as base, weights of that checkpoint",
+    )
+    parser.add_argument(
+        "--continue_run", type=int, metavar="RUN_ID", help="go on with an interrupted training"
+    )
+    parser.add_argument("--repeat_run", type=int, metavar="RUN_ID", help="train again with a run's settings")
+    parser.add_argument(
+        "--check_commit", action="store_true", help="refuse to build on a run that other code made"
+    )
+    parser.add_argument(
+        "--mongodb", type=path_argument, default=None, metavar="FILE",
+        help=f"where runs are recorded (JSON: url, db_name); default: {DATABASE_FILE} here, if there",
+    )  # fmt: skip
+    options = parser.parse_args(words)
+    settings_file, overrides = split_settings(settings)
+
+    from incasem.training.run import TrainingRequest
+    from incasem.training.run import train as run_training
+
+    request = TrainingRequest(
+        name=options.name,
+        settings_file=settings_file,
+        overrides=overrides,
+        database=database_file(options.mongodb, DATABASE_FILE),
+        start_from=None if options.start_from is None else _start_from(*options.start_from),
+        continue_run=options.continue_run,
+        repeat_run=options.repeat_run,
+        check_commit=options.check_commit,
+    )
+    run_training(request, tell)
+
+
+def _start_from(run_id: str, checkpoint: str) -> tuple[int, Path]:
+    if not run_id.isdigit():
+        raise ConfigError(
+            explain(
+                "--start_from", run_id, "a run id and a checkpoint", "For example: --start_from 1847 FILE"
+            )
+        )
+    return int(run_id), Path(checkpoint).expanduser().absolute()
