@@ -139,18 +139,35 @@ class TensorArray:
             raise self._failure("read", index, error) from error
 
     def write(self, index: Index, array: NDArray[Any]) -> None:
-        """Store ``array`` at ``index``: all chunks in flight at once, durable on return."""
+        """Store ``array`` at ``index``: all chunks in flight at once, durable on return.
+
+        tensorstore reads a chunk at the volume's end before it replaces it. A torn one there, of a writer
+        that was killed, is removed first: ``array`` covers all of it.
+        """
         _refuse_fork()
-        try:
-            self._handle[index].write(array).result()
-        except LIBRARY_ERRORS as error:
-            raise self._failure("write", index, error) from error
+        for _ in range(1 + len(units_in(index, self.unit_shape))):
+            try:
+                self._handle[index].write(array).result()
+                return
+            except LIBRARY_ERRORS as error:
+                failure, torn = self._failure("written", index, error), self._torn_file(error)
+                if torn is None:
+                    raise failure from error
+                logger.warning("%s is damaged and will be written anew", torn)
+                torn.unlink(missing_ok=True)
+        raise failure
+
+    def _torn_file(self, error: Exception) -> Path | None:
+        named = re.search(r'Error reading .*?local file "([^"]+)"', str(error))
+        if named is None or not named[1].startswith(os.path.abspath(self.path) + os.sep):
+            return None
+        return Path(named[1]) if os.path.isfile(named[1]) else None
 
     def _failure(self, doing: str, index: Index, error: Exception) -> DataError:
         text = str(error)
         file = re.search(r'"(/[^"]+)"', text)
         reason = text.partition(" [tensorstore_spec")[0]
-        if file is None or doing == "write":
+        if file is None or doing == "written":
             todo = "Check permissions, free space and network."
             return DataError(f"{self.path}: voxels {format_index(index)} cannot be {doing}: {reason}. {todo}")
         region = self._region_of(os.path.relpath(file[1], os.path.abspath(self.path)))
