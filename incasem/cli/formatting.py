@@ -88,8 +88,8 @@ def mask(program: str, arguments: Sequence[str]) -> None:
     """Mask the sample by grey value."""
     parser = make_parser(
         program,
-        "Mask the sample: grey values strictly between the two limits, opened, closed, holes filled and small "
-        "objects removed; 255 inside, 0 outside.",
+        "Mask the sample: grey values strictly between the two limits, opened, closed, holes filled and "
+        "small objects removed; 255 inside, 0 outside.",
     )
     _add_volume(parser, dataset=None, out="volumes/mask")
     parser.add_argument("--min_gray_value", type=int, default=2, help="darker voxels are outside")
@@ -142,8 +142,8 @@ def export(program: str, arguments: Sequence[str]) -> None:
     """Export datasets as TIFF stacks."""
     parser = make_parser(
         program,
-        "Export datasets as stacks of 8-bit TIFF images, section_0000.tif on. Labels become 0 and 255, floats "
-        "from 0 to 1 become 0 to 255. -f and -d may be given several times, in pairs.",
+        "Export datasets as stacks of 8-bit TIFF images, section_0000.tif on. Labels become 0 and 255, "
+        "floats from 0 to 1 become 0 to 255. -f and -d may be given several times, in pairs.",
     )
     add = parser.add_argument
     add("-f", "--filename", action="append", type=path_argument, required=True, help="container")

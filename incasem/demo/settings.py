@@ -80,7 +80,7 @@ def data_config(part: str, size: tuple[int, int, int]) -> dict[str, Any]:
 def training_settings(places: Places, iterations: int, seed: int) -> dict[str, Any]:
     """Return the settings that differ from the published ones: a small network and a short training."""
     every = max(iterations // 4, 1)
-    sizes = {"input_size_voxels": [92, 92, 92], "output_size_voxels": [52, 52, 52]}
+    sizes = {"input_size_voxels": [96, 96, 96], "output_size_voxels": [54, 54, 54]}
     return {
         "seed": seed,
         "directories": {"runs": str(places.runs), "data": str(places.data)},

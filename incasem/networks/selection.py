@@ -20,7 +20,8 @@ def best_checkpoint(directory: Path | str) -> Path | None:
     scored = [
         (score, int(path.stem.rpartition("_")[2]), path.with_suffix(""))
         for path in Path(directory).glob("model_checkpoint_*.json")
-        if path.with_suffix("").is_file() and (score := mean_f1(read_sidecar(path.with_suffix("")))) is not None
+        if path.with_suffix("").is_file()
+        and (score := mean_f1(read_sidecar(path.with_suffix("")))) is not None
     ]
     if scored:
         return max(scored)[2]

@@ -16,15 +16,15 @@ from incasem.config import (
     load_prediction_config,
 )
 from incasem.errors import CheckpointError, ConfigError, explain
-from incasem.evaluation.overlap import score_volume
+from incasem.evaluation.overlap import score_entry
 from incasem.metrics import ClassScores
 from incasem.networks import best_checkpoint
 from incasem.prediction import EntryPrediction, output_group, predict_entries
+from incasem.runs.interrupted import at_work, interrupted_run
 from incasem.tracking import (
     PREDICTIONS,
     TRAININGS,
     Run,
-    RunStore,
     find_training_settings,
     open_store,
     run_experiment,
@@ -33,7 +33,6 @@ from incasem.tracking import (
 logger = logging.getLogger(__name__)
 
 MODEL_CARDS = Path(__file__).parents[2] / "models"  # of the clone that this is installed from
-_UNFINISHED = ("RUNNING", "FAILED", "INTERRUPTED")
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,14 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
     checkpoint = _checkpoint(config, request.run_id, settings)
     config = _with_checkpoint(config, checkpoint)
     store = open_store(request.predictions, places.runs, PREDICTIONS, os.environ)
-    interrupted = _interrupted_run(store, config)
+    interrupted = interrupted_run(store, config.to_dict())
 
     def main(run: Run) -> dict[str, Any]:
         number = run.run_id if interrupted is None else interrupted
         _tell_start(tell, request, config, checkpoint, number, interrupted is not None)
-        predictions = predict_entries(
-            config, entries, checkpoint=checkpoint, output_group=output_group(request.run_id, number)
-        )
+        group = output_group(request.run_id, number)
+        with at_work(store, run.run_id):
+            predictions = predict_entries(config, entries, checkpoint=checkpoint, output_group=group)
         for prediction in predictions:
             tell(prediction.summary())
         return {"folders": [str(p.folder) for p in predictions]} | _scores(config, predictions, run, tell)
@@ -109,7 +108,7 @@ def _checkpoint(config: PredictionConfig, run_id: int, settings: Mapping[str, An
     """Return the checkpoint that was asked for, or the best validated one of the training run."""
     if config.prediction.checkpoint is not None:
         return Path(config.prediction.checkpoint)
-    folder = config.directories.runs / "models" / f"{settings_run(settings, run_id):04d}"
+    folder = config.directories.runs / "models" / f"{_folder_of(settings, run_id):04d}"
     found = best_checkpoint(folder)
     if found is None:
         raise CheckpointError(
@@ -123,7 +122,7 @@ def _checkpoint(config: PredictionConfig, run_id: int, settings: Mapping[str, An
     return found
 
 
-def settings_run(settings: Mapping[str, Any], run_id: int) -> int:
+def _folder_of(settings: Mapping[str, Any], run_id: int) -> int:
     """Return the run whose folder holds the checkpoints: a continued run writes to that of its first part."""
     return int(settings.get("training", {}).get("continue_id") or run_id)
 
@@ -145,16 +144,6 @@ def _check_scoring(config: PredictionConfig, entries: Sequence[DataEntry]) -> No
         )
 
 
-def _interrupted_run(store: RunStore, config: PredictionConfig) -> int | None:
-    """Return the number of the latest prediction if it had these settings and did not end well."""
-    runs = store.list_runs()
-    if not runs or runs[-1].status not in _UNFINISHED:
-        return None
-    recorded = {key: value for key, value in store.config(runs[-1].run_id).items() if key != "seed"}
-    wanted = {key: value for key, value in config.to_dict().items() if key != "seed"}
-    return runs[-1].run_id if recorded == wanted else None
-
-
 def _scores(
     config: PredictionConfig, predictions: Sequence[EntryPrediction], run: Run, tell: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -165,7 +154,8 @@ def _scores(
     for index, prediction in enumerate(predictions):
         if not prediction.entry.labels:
             continue
-        scores = score_volume(prediction.segmentation, prediction.entry, prediction.roi_voxels)
+        overlap = score_entry(prediction.segmentation, prediction.entry, config.data.num_classes)
+        scores = overlap.scores()
         found[prediction.entry.nickname] = [vars(score) for score in scores]
         for score in scores:
             _record(run, index, score)

@@ -50,7 +50,12 @@ class GroundTruth:
         roi = roi_voxels if roi_voxels is not None else entry.roi_voxels
         if roi is None:
             raise DataError(
-                explain(f"the region of {entry.nickname!r}", "not set", "offset and shape", "Add both to the entry")
+                explain(
+                    f"the region of {entry.nickname!r}",
+                    "not set",
+                    "offset and shape",
+                    "Add both to the entry",
+                )
             )
         self.entry = entry
         self._roi = roi
