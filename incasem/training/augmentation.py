@@ -1,13 +1,14 @@
 """gunpowder nodes that change a sample: geometry, intensity, class balance, range of the raw data."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from incasem.config.training import Augmentation, Intensity
 from incasem.geometry import Coordinate, Roi
 from incasem.tasks import semantic
 from incasem.training._gunpowder import gp
 from incasem.training.deformation import Deformation, draw_deformation
-from incasem.training.resampling import resample_linear, resample_nearest, scale_and_clip
+from incasem.training.resampling import nearest_voxels, resample_linear, scale_and_clip
 
 
 def node_generator(request: "gp.BatchRequest", node: int) -> np.random.Generator:
@@ -54,18 +55,23 @@ class ResampleAugment(gp.BatchFilter):
         sampled = [array.spec.roi for key, array in arrays.items() if key != self._block]
         frame = Coordinate(min(roi.begin[axis] for roi in sampled) for axis in range(3))
         field = deformation.shifted(frame - self._total.begin)
+        nearest: dict[
+            tuple[Coordinate, Coordinate], NDArray[np.intp]
+        ] = {}  # labels and masks share their place
         for key, array in arrays.items():
-            wanted = request[key].roi
+            source, wanted = array.spec.roi, request[key].roi
+            place = (source.begin - frame, wanted.begin - self._total.begin, wanted.shape)
             if key == self._block:
                 array.data = np.broadcast_to(array.data.flat[0], tuple(wanted.shape))
+            elif self.spec[key].interpolatable:
+                factor = 1 / semantic.full_scale(array.data.dtype)
+                array.data = resample_linear(array.data, field, *place)
+                scale_and_clip(array.data, factor, 0.0, 0.0, 1.0)
             else:
-                place = (array.spec.roi.begin - frame, wanted.begin - self._total.begin, wanted.shape)
-                if self.spec[key].interpolatable:
-                    factor = 1 / semantic.full_scale(array.data.dtype)
-                    array.data = resample_linear(array.data, field, *place)
-                    scale_and_clip(array.data, factor, 0.0, 0.0, 1.0)
-                else:
-                    array.data = resample_nearest(array.data, field, *place)
+                at = (wanted.begin, wanted.shape)
+                if at not in nearest:
+                    nearest[at] = nearest_voxels(source.shape, field, *place)
+                array.data = array.data.take(nearest[at])
             array.spec.roi = wanted
             array.spec.dtype = array.data.dtype
 

@@ -73,32 +73,35 @@ class Deformation:
     def source_roi(self, roi: Roi) -> Roi:
         """Return the source voxels needed for the region ``roi`` of the output box, with a voxel to spare."""
         step = self.field.step
-        nodes = [
-            np.arange(begin // step, min((end - 1) // step + 1, size - 1) + 1)
-            for begin, end, size in zip(roi.begin, roi.end, self.field.displacement.shape[1:], strict=True)
+        size_z, size_y = self.field.displacement.shape[1:3]
+        z, y, x = zip(roi.begin, roi.end, strict=True)
+        places = [
+            np.arange(z[0] // step, min((z[1] - 1) // step + 1, size_z - 1) + 1) * step,
+            np.arange(y[0] // step, min((y[1] - 1) // step + 1, size_y - 1) + 1) * step,
+            # Straight between multiples of the step, so that these and the ends are the extremes.
+            np.unique([x[0], *range(-(-x[0] // step) * step, x[1], step), x[1] - 1]),
         ]
-        displaced = np.stack(
-            [component[np.ix_(*nodes)] for component in self.field.displacement], dtype=np.float64
-        )
+        nodes = np.ix_(places[0] // step, places[1] // step, places[2])
+        positions = np.stack([component[nodes] for component in self.field.displacement], dtype=np.float64)
         low, high = np.zeros(3), np.zeros(3)
         for axis, (table, begin, end) in enumerate(zip(self.field.tables, roi.begin, roi.end, strict=True)):
-            # A table is a straight line plus steps: the line goes to the nodes, the steps widen the bounds.
+            # A table is a straight line plus jumps: the line goes to the nodes, the jumps widen the bounds.
             line, slope = _line(self.orientation, self.shape, axis)
-            steps = table[begin:end] - (line + np.outer(np.arange(begin, end), slope))
-            low += steps.min(axis=0)
-            high += steps.max(axis=0)
-            positions = line[:, None] + np.outer(slope, nodes[axis] * step)
-            displaced += positions.reshape(3, *(-1 if a == axis else 1 for a in range(3)))
-        low += displaced.min(axis=(1, 2, 3))
-        high += displaced.max(axis=(1, 2, 3))
-        begin_zyx = [int(np.floor(value)) - 1 for value in low]
-        end_zyx = [int(np.floor(value)) + 3 for value in high]
-        return Roi(begin_zyx, [e - b for b, e in zip(begin_zyx, end_zyx, strict=True)])
+            jumps = table[:, begin:end] - (line[:, None] + np.outer(slope, np.arange(begin, end)))
+            low += jumps.min(axis=1)
+            high += jumps.max(axis=1)
+            straight = line[:, None] + np.outer(slope, places[axis])
+            positions += straight.reshape(3, *(-1 if a == axis else 1 for a in range(3)))
+        low += positions.min(axis=(1, 2, 3))
+        high += positions.max(axis=(1, 2, 3))
+        first = [int(np.floor(value)) - 1 for value in low]
+        last = [int(np.floor(value)) + 2 for value in high]
+        return Roi(first, [e - b + 1 for b, e in zip(first, last, strict=True)])
 
     def shifted(self, origin: Coordinate) -> PositionField:
         """Return the field with positions counted from the source voxel ``origin``."""
         from_z, from_y, from_x = self.field.tables
-        return self.field._replace(tables=(from_z - np.asarray(origin, np.float32), from_y, from_x))
+        return self.field._replace(tables=(from_z - np.asarray(origin, np.float32)[:, None], from_y, from_x))
 
 
 def draw_deformation(shape: Coordinate, settings: Augmentation, rng: np.random.Generator) -> Deformation:
@@ -114,21 +117,32 @@ def draw_deformation(shape: Coordinate, settings: Augmentation, rng: np.random.G
     if transpose_only is not None:
         first, second = Orientation.draw(rng, transpose_only), Orientation.draw(rng, transpose_only)
     orientation = second.then(first)
-    tables = [np.zeros((size, 3), np.float32) for size in shape]
-    for axis, table in enumerate(tables):
+    tables = []
+    for axis in range(3):
         line, slope = _line(orientation, shape, axis)
-        table += (line + np.outer(np.arange(shape[axis]), slope)).astype(np.float32)
+        tables.append((line[:, None] + np.outer(slope, np.arange(shape[axis]))).astype(np.float32))
     step = settings.elastic.subsample if settings.elastic else int(max(shape))
-    nodes = [-(-(size - 1) // step) + 1 for size in shape]
-    displacement = np.zeros((3, *nodes), np.float32)
+    displacement = np.zeros((3, *(-(-(size - 1) // step) + 1 for size in shape)), np.float32)
     if settings.elastic:
         sections = _section_shifts(shape[second.axes[0]], rng)
         if second.flips[0]:
-            sections = sections[::-1]
-        tables[second.axes[0]] += _to_source(sections.T, first).T
+            sections = sections[:, ::-1]
+        tables[second.axes[0]] += _to_source(sections, first)
         displacement = _to_source(_elastic(shape, second, settings.elastic, rng), first)
-    field = PositionField((tables[0], tables[1], tables[2]), np.ascontiguousarray(displacement), step)
+    field = PositionField((tables[0], tables[1], tables[2]), _along_x(displacement, shape[2], step), step)
     return Deformation(shape, orientation, field)
+
+
+def _along_x(displacement: NDArray[np.float32], size: int, step: int) -> NDArray[np.float32]:
+    """Return a field known at every ``step``-th voxel of x at all ``size`` voxels of x, interpolated."""
+    x = np.arange(size)
+    weight = ((x % step) / step).astype(np.float32)
+    left = displacement.take(x // step, axis=-1)  # not by an index, whose result lies transposed in memory
+    right = displacement.take(np.minimum(x // step + 1, displacement.shape[-1] - 1), axis=-1)
+    right -= left
+    right *= weight
+    left += right
+    return left
 
 
 def _line(
@@ -151,12 +165,12 @@ def _to_source(vectors: NDArray[np.float32], first: Orientation) -> NDArray[np.f
 
 
 def _section_shifts(sections: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return how far each section lies off, (sections, 3); each shift moves all later sections too."""
+    """Return how far each section lies off, (3, sections); each shift moves all later sections too."""
     shifted = rng.random(sections) < SHIFT_PROBABILITY
-    steps = rng.integers(-MAX_SHIFT_VOXELS, MAX_SHIFT_VOXELS, (sections, 3), endpoint=True)
-    steps[~shifted] = 0
-    steps[:, 0] = 0
-    return np.cumsum(steps, axis=0).astype(np.float32)
+    steps = rng.integers(-MAX_SHIFT_VOXELS, MAX_SHIFT_VOXELS, (3, sections), endpoint=True)
+    steps[:, ~shifted] = 0
+    steps[0] = 0
+    return np.cumsum(steps, axis=1).astype(np.float32)
 
 
 def _elastic(

@@ -8,8 +8,10 @@ Workers are started afresh ("spawn"), since tensorstore does not survive a fork,
 shared memory, or through a pipe where the machine offers too little of it.
 """
 
+import atexit
 import contextlib
 import itertools
+import math
 import os
 import random
 import shutil
@@ -267,7 +269,7 @@ def _samples_ahead(cache_size: int, num_workers: int, shape: SampleShape) -> tup
     ahead = max(-(-cache_size // workers), 1)
     if not SHARED_MEMORY.is_dir():
         return ahead, True
-    sample_bytes = 4 * shape.input.size + 7 * shape.output.size
+    sample_bytes = 4 * math.prod(shape.input) + 7 * math.prod(shape.output)
     # Besides those made ahead, each worker holds one in the making and the trainer one in use.
     fit = shutil.disk_usage(SHARED_MEMORY).free // 2 // sample_bytes // workers - 2
     return (min(ahead, fit), True) if fit > 0 else (min(ahead, 2), False)
@@ -291,6 +293,9 @@ def _as_is(made: Any) -> Any:
 
 def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's; it ends its workers
+    # A worker may be told to end while its queue's thread copies a sample to shared memory. Python would end
+    # that thread in the middle of torch's code, which aborts the process: leave before Python goes down.
+    atexit.register(os._exit, 0)
 
 
 @contextlib.contextmanager

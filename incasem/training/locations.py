@@ -197,9 +197,9 @@ class Locations:
     def _is_rejected(self, region: Roi, rng: np.random.Generator) -> bool:
         # The die is cast first: where it says no, nothing needs to be counted.
         reject, index = self._reject, self._index
-        if self._on_foreground is None and rng.random() < reject.reject_probability:
-            if self._is_below(index.foreground, region, reject.min_masked, equal=False):
-                return True
+        may = self._on_foreground is None and rng.random() < reject.reject_probability
+        if may and self._is_below(index.foreground, region, reject.min_masked, equal=False):
+            return True
         if index.mask is not None and rng.random() < reject.mask_reject_probability:
             return self._is_below(index.mask, region, reject.min_mask, equal=True)
         return False

@@ -5,13 +5,13 @@ The position in the source of the output voxel (z, y, x) is, for each source axi
     p = from_z[z] + from_y[y] + from_x[x] + displacement(z, y, x)
 
 The three tables hold what is exact and may jump: flips, transposes, shifts of sections. The displacement is
-smooth, stored at every ``step``-th voxel and interpolated on the fly (trilinearly). All arrays of a sample go
+smooth, stored at every ``step``-th voxel of z and y and interpolated on the fly. All arrays of a sample go
 through the same arithmetic, so a label stays on its raw voxel, to the last bit.
 
-The kernels work in bricks, so that the source stays in the cache whatever the orientation.
+Raw data are done in bricks, so that the source stays in the cache whatever the orientation.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from incasem.geometry import Coordinate
 
-BRICK = 32  # voxels; edge of the part of the output that is done at a time
+BRICK = 64  # voxels; edge of the part of the output that is done at a time
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
@@ -34,8 +34,9 @@ class PositionField(NamedTuple):
     """Where each voxel of an output region comes from; see the module's description.
 
     Args:
-        tables: three float32 arrays (n, 3) for z, y, x: source position (z, y, x) contributed by an index.
-        displacement: float32 (3, gz, gy, gx), source voxels, at every ``step``-th voxel from voxel 0 on.
+        tables: three float32 arrays (3, n) for z, y, x: what an index adds to the source position (z, y, x).
+        displacement: float32 (3, nodes_z, nodes_y, X), source voxels; along z and y at every ``step``-th
+            voxel from voxel 0 on, along x at every voxel, which lets the processor do many at once.
         step: distance of the displacement's nodes (voxels).
     """
 
@@ -64,17 +65,20 @@ def resample_linear(
     return output_ZYX
 
 
-def resample_nearest(
-    source_ZYX: NDArray[Any], field: PositionField, origin: Coordinate, begin: Coordinate, shape: Coordinate
-) -> NDArray[Any]:
-    """Return the source's values at the voxels nearest to the positions of an output region.
+def nearest_voxels(
+    source_shape: Sequence[int],
+    field: PositionField,
+    origin: Coordinate,
+    begin: Coordinate,
+    shape: Coordinate,
+) -> NDArray[np.intp]:
+    """Return the index into the flattened source of the voxel nearest to each position of an output region.
 
-    Arguments as `resample_linear`; the type of the source is kept.
+    Arguments as `resample_linear`. The indices serve every array of the same place: ``source.take(indices)``.
     """
-    output_ZYX = np.empty(tuple(shape), source_ZYX.dtype)
-    places = (*field.tables, field.displacement, field.step, *origin, *begin)
-    _nearest(np.ascontiguousarray(source_ZYX), *places, output_ZYX)
-    return output_ZYX
+    indices_ZYX = np.empty(tuple(shape), np.intp)
+    _nearest(*source_shape[1:], *field.tables, field.displacement, field.step, *origin, *begin, indices_ZYX)
+    return indices_ZYX
 
 
 @_compiled
@@ -90,25 +94,19 @@ def _row_positions(
     # The last node has no neighbour; its weight is 0, so it may stand for it.
     next_z = min(node_z + 1, displacement.shape[1] - 1)
     next_y = min(node_y + 1, displacement.shape[2] - 1)
-    end_x = begin_x + row.shape[1]
+    count = row.shape[1]
+    end_x = begin_x + count
     for axis in range(3):
-        base = from_z[z, axis] + from_y[y, axis]
-        nodes_00 = displacement[axis, node_z, node_y]
-        nodes_01 = displacement[axis, node_z, next_y]
-        nodes_10 = displacement[axis, next_z, node_y]
-        nodes_11 = displacement[axis, next_z, next_y]
-        for node_x in range(begin_x // step, (end_x - 1) // step + 1):
-            next_x = min(node_x + 1, displacement.shape[3] - 1)
-            left_0 = nodes_00[node_x] + weight_y * (nodes_01[node_x] - nodes_00[node_x])
-            left_1 = nodes_10[node_x] + weight_y * (nodes_11[node_x] - nodes_10[node_x])
-            left = left_0 + weight_z * (left_1 - left_0)
-            right_0 = nodes_00[next_x] + weight_y * (nodes_01[next_x] - nodes_00[next_x])
-            right_1 = nodes_10[next_x] + weight_y * (nodes_11[next_x] - nodes_10[next_x])
-            right = right_0 + weight_z * (right_1 - right_0)
-            slope = (right - left) * inverse
-            first = node_x * step
-            for x in range(max(first, begin_x), min(first + step, end_x)):
-                row[axis, x - begin_x] = base + from_x[x, axis] + (left + np.float32(x - first) * slope)
+        base = from_z[axis, z] + from_y[axis, y]
+        along_x = from_x[axis, begin_x:end_x]
+        near_near = displacement[axis, node_z, node_y, begin_x:end_x]
+        near_far = displacement[axis, node_z, next_y, begin_x:end_x]
+        far_near = displacement[axis, next_z, node_y, begin_x:end_x]
+        far_far = displacement[axis, next_z, next_y, begin_x:end_x]
+        for i in range(count):
+            near = near_near[i] + weight_y * (near_far[i] - near_near[i])
+            far = far_near[i] + weight_y * (far_far[i] - far_near[i])
+            row[axis, i] = base + along_x[i] + (near + weight_z * (far - near))
 
 
 @_compiled
@@ -160,29 +158,33 @@ def _linear(
 
 @_compiled
 def _nearest(
-    source: Any, from_z: Any, from_y: Any, from_x: Any, displacement: Any, step: int,
+    size_y: int, size_x: int, from_z: Any, from_y: Any, from_x: Any, displacement: Any, step: int,
     origin_z: int, origin_y: int, origin_x: int, begin_z: int, begin_y: int, begin_x: int, output: Any,
 ) -> None:  # fmt: skip
     shape_z, shape_y, shape_x = output.shape
     half = np.float32(0.5)
     buffer = np.empty((3, BRICK), np.float32)
-    for brick_z in range(0, shape_z, BRICK):
-        for brick_y in range(0, shape_y, BRICK):
+    for z in range(shape_z):
+        for y in range(shape_y):
             for brick_x in range(0, shape_x, BRICK):
                 count = min(BRICK, shape_x - brick_x)
                 row = buffer[:, :count]
-                for z in range(brick_z, min(brick_z + BRICK, shape_z)):
-                    for y in range(brick_y, min(brick_y + BRICK, shape_y)):
-                        _row_positions(
-                            from_z, from_y, from_x, displacement, step,
-                            z + begin_z, y + begin_y, brick_x + begin_x, row,
-                        )  # fmt: skip
-                        for i in range(count):
-                            output[z, y, brick_x + i] = source[
-                                np.int32(row[0, i] + half) - origin_z,
-                                np.int32(row[1, i] + half) - origin_y,
-                                np.int32(row[2, i] + half) - origin_x,
-                            ]
+                _row_positions(
+                    from_z,
+                    from_y,
+                    from_x,
+                    displacement,
+                    step,
+                    z + begin_z,
+                    y + begin_y,
+                    brick_x + begin_x,
+                    row,
+                )
+                for i in range(count):
+                    at_z = np.int32(row[0, i] + half) - origin_z
+                    at_y = np.int32(row[1, i] + half) - origin_y
+                    at_x = np.int32(row[2, i] + half) - origin_x
+                    output[z, y, brick_x + i] = (at_z * size_y + at_y) * size_x + at_x
 
 
 @_compiled
@@ -197,10 +199,10 @@ def scale_and_clip(values: Any, scale: float, shift: float, low: float, high: fl
 
 def warm_up(raw_types: Iterable[np.dtype[Any]]) -> None:
     """Compile the kernels for raw data of some types, or load them from numba's cache."""
-    table, zero, one = np.zeros((1, 3), np.float32), Coordinate(0, 0, 0), Coordinate(1, 1, 1)
+    table, zero, one = np.zeros((3, 1), np.float32), Coordinate(0, 0, 0), Coordinate(1, 1, 1)
     field = PositionField((table, table, table), np.zeros((3, 1, 1, 1), np.float32), 1)
     for raw_type in raw_types:
         scale_and_clip(
             resample_linear(np.zeros((2, 2, 2), raw_type), field, zero, zero, one), 1.0, 0.0, 0.0, 1.0
         )
-    resample_nearest(np.zeros((1, 1, 1), np.uint8), field, zero, zero, one)
+    nearest_voxels((1, 1, 1), field, zero, zero, one)
