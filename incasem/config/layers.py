@@ -136,6 +136,7 @@ def _lay_over(
         if isinstance(value, Mapping):
             if not isinstance(below.get(key), dict):
                 below[key] = {}
+                places[name] = layer.place(name)
             _lay_over(below[key], value, f"{name}.", layer, places)
         else:
             below[key] = value

@@ -1,1 +1,23 @@
-"""Run tracking: the Sacred experiment, the run stores and their look-ups."""
+"""Run tracking: the Sacred experiment, the run stores and their look-ups.
+
+Sacred and pymongo are imported when a run starts or a store is opened, not with this room.
+"""
+
+from incasem.tracking.cards import find_training_settings
+from incasem.tracking.experiment import Outcome, Run, run_experiment
+from incasem.tracking.places import PREDICTIONS, TRAININGS, open_store
+from incasem.tracking.stores import DirectoryStore, Metric, RunInfo, RunStore
+
+__all__ = [
+    "PREDICTIONS",
+    "TRAININGS",
+    "DirectoryStore",
+    "Metric",
+    "Outcome",
+    "Run",
+    "RunInfo",
+    "RunStore",
+    "find_training_settings",
+    "open_store",
+    "run_experiment",
+]
