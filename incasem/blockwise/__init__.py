@@ -4,6 +4,13 @@ The result of a job does not depend on how it was cut into blocks, on the number
 killed on the way.
 """
 
+from incasem.blockwise.components import (
+    ComponentTable,
+    label_components,
+    mask_of,
+    without_holes,
+    without_small_objects,
+)
 from incasem.blockwise.engine import run_in_process, run_job
 from incasem.blockwise.grid import Block, Grid, default_block_shape
 from incasem.blockwise.job import BlockFunction, Job, JobReport
@@ -13,6 +20,7 @@ from incasem.blockwise.state import finish
 __all__ = [
     "Block",
     "BlockFunction",
+    "ComponentTable",
     "Grid",
     "Job",
     "JobReport",
@@ -20,7 +28,11 @@ __all__ = [
     "default_block_shape",
     "finish",
     "is_finished",
+    "label_components",
+    "mask_of",
     "run_in_process",
     "run_job",
     "run_stage",
+    "without_holes",
+    "without_small_objects",
 ]
