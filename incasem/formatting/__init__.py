@@ -7,14 +7,17 @@ interrupted, and returns a report.
 from incasem.formatting.convert import ConvertOptions, convert_stack, pair_inputs
 from incasem.formatting.equalize import EqualizeOptions, equalize_histogram
 from incasem.formatting.export import ExportOptions, export_images, pair_exports
+from incasem.formatting.mask import MaskOptions, create_mask
 from incasem.formatting.metric_mask import MetricMaskOptions, create_metric_mask
 
 __all__ = [
     "ConvertOptions",
     "EqualizeOptions",
     "ExportOptions",
+    "MaskOptions",
     "MetricMaskOptions",
     "convert_stack",
+    "create_mask",
     "create_metric_mask",
     "equalize_histogram",
     "export_images",

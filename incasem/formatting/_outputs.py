@@ -1,10 +1,14 @@
 """What all stages do with their inputs and outputs: open, create, refuse."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from incasem.blockwise import Job
+from incasem.blockwise.state import work_lock
 from incasem.errors import ConfigError, DataError, explain
 from incasem.volumes import Volume, create_volume, exists, open_volume
 
@@ -116,6 +120,17 @@ def create_like(
         offset_nm=source.offset_nm,
         chunk_shape=chunk_shape,
     )
+
+
+@contextmanager
+def sole_command(job: Job) -> Iterator[None]:
+    """Keep other commands away from a job's output while the passes before that job are under way.
+
+    Raises:
+        DataError: another command works on the output.
+    """
+    with work_lock(replace(job, state_dir=Path(job.state_dir) / "command")):
+        yield
 
 
 def state_dir(output: Volume) -> Path:

@@ -5,6 +5,7 @@ the sum of what the blocks that touch it have counted, so no voxel is counted tw
 blocks. The second equalises each block with the maps of the tiles around it.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +26,14 @@ from incasem.blockwise import (
     run_in_process,
     run_stage,
 )
-from incasem.formatting._outputs import check_workers, create_like, dataset_path, open_grey, state_dir
+from incasem.formatting._outputs import (
+    check_workers,
+    create_like,
+    dataset_path,
+    open_grey,
+    sole_command,
+    state_dir,
+)
 from incasem.geometry import Coordinate, Roi
 from incasem.volumes import Volume, create_volume
 
@@ -121,13 +129,15 @@ def equalize_histogram(options: EqualizeOptions, *, num_workers: int, progress: 
     stage = prepare_equalization(options)
     if is_finished(stage.equalize, stage.output):
         return run_stage(stage.equalize, stage.output, num_workers, progress)
-    count = stage.count()
-    if len(count.grid) <= _FEW_BLOCKS:
-        counted = run_in_process(count)
-    else:
-        counted = run_stage(count, stage.counts(), num_workers, progress)
-    report = run_stage(stage.equalize, stage.output, num_workers, progress)
-    return replace(report, seconds=counted.seconds + report.seconds)
+    began = time.monotonic()
+    with sole_command(stage.equalize):
+        count = stage.count()
+        if len(count.grid) <= _FEW_BLOCKS:
+            run_in_process(count)
+        else:
+            run_stage(count, stage.counts(), num_workers, progress)
+        report = run_stage(stage.equalize, stage.output, num_workers, progress)
+    return replace(report, seconds=time.monotonic() - began)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incasem.blockwise import run_in_process
+from incasem.blockwise import run_in_process, state
 from incasem.errors import ConfigError, DataError
 from incasem.formatting import EqualizeOptions, equalize, equalize_histogram
+from incasem.formatting._outputs import sole_command
 from incasem.formatting.clahe import Clahe, count_block, equalize_block, maps_of_tiles
 from incasem.volumes import create_volume, open_volume
 
@@ -117,3 +118,33 @@ def test_other_dtypes(tmp_path):
 def test_no_workers(tmp_path):
     with pytest.raises(ConfigError, match="num_workers is -1"):
         equalize_histogram(options(tmp_path), num_workers=-1)
+
+
+def test_two_commands_on_one_output(tmp_path, monkeypatch):
+    make_raw(tmp_path, (20, 20, 20))
+    monkeypatch.setattr(state, "_LOCK_PATIENCE_S", 0)
+    stage = equalize.prepare_equalization(options(tmp_path))
+    with sole_command(stage.equalize), pytest.raises(DataError, match="another job works on this output"):
+        equalize_histogram(options(tmp_path), num_workers=1, progress=False)
+    equalize_histogram(options(tmp_path), num_workers=1, progress=False)
+
+
+def test_a_run_killed_between_the_passes_is_continued(tmp_path, monkeypatch):
+    array = make_raw(tmp_path, (33, 40, 50))
+    monkeypatch.setattr(equalize, "_FEW_BLOCKS", 0)
+    run_stage = equalize.run_stage
+    calls = []
+
+    def stops_after_the_first(job, output, num_workers, progress):
+        calls.append(job.name)
+        if job.name == equalize.JOB:
+            raise KeyboardInterrupt
+        return run_stage(job, output, num_workers, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(equalize, "run_stage", stops_after_the_first)
+        with pytest.raises(KeyboardInterrupt):
+            equalize_histogram(options(tmp_path), num_workers=1, progress=False)
+    equalize_histogram(options(tmp_path), num_workers=1, progress=False)
+    assert calls == [equalize.COUNT_JOB, equalize.JOB]
+    np.testing.assert_array_equal(whole(tmp_path), as_one_block(array, 16, 0.1))
