@@ -1,0 +1,55 @@
+"""Which checkpoint is predicted with."""
+
+import json
+
+import pytest
+import torch
+
+from incasem.networks import best_checkpoint
+from incasem.networks.selection import mean_f1
+
+
+def write(folder, iteration, scores):
+    folder.mkdir(exist_ok=True)
+    path = folder / f"model_checkpoint_{iteration}"
+    torch.save({"model_state_dict": {}}, path)
+    path.with_name(path.name + ".json").write_text(json.dumps({"iteration": iteration, "scores": scores}))
+    return path
+
+
+def test_the_best_validated_one(tmp_path):
+    write(tmp_path, 1000, {"a": {"f1_class_1": 0.7, "f1_class_0": 1.0}})
+    best = write(tmp_path, 2000, {"a": {"f1_class_1": 0.9}, "b": {"f1_class_1": 0.8}})
+    write(tmp_path, 3000, {"a": {"f1_class_1": 0.95}, "b": {"f1_class_1": 0.7}})
+    write(tmp_path, 10000, {})
+    assert best_checkpoint(tmp_path) == best
+
+
+def test_of_equals_the_newest(tmp_path):
+    write(tmp_path, 900, {"a": {"f1_class_1": 0.7}})
+    newest = write(tmp_path, 1000, {"a": {"f1_class_1": 0.7}})
+    assert best_checkpoint(tmp_path) == newest
+
+
+def test_none_validated_takes_the_newest(tmp_path):
+    write(tmp_path, 900, {})
+    newest = write(tmp_path, 1000, {})
+    assert best_checkpoint(tmp_path) == newest
+
+
+def test_a_sidecar_alone_is_no_checkpoint(tmp_path):
+    kept = write(tmp_path, 1, {"a": {"f1_class_1": 0.1}})
+    write(tmp_path, 2, {"a": {"f1_class_1": 0.9}}).unlink()
+    assert best_checkpoint(tmp_path) == kept
+
+
+def test_no_checkpoints(tmp_path):
+    assert best_checkpoint(tmp_path) is None
+    assert best_checkpoint(tmp_path / "missing") is None
+
+
+def test_mean_f1_leaves_out_the_background_and_what_was_not_defined():
+    assert mean_f1(None) is None
+    assert mean_f1({"scores": {"a": {"f1_class_0": 0.5}}}) is None
+    scores = {"a": {"f1_class_1": 0.5, "f1_class_2": None}, "b": {"f1_class_12": 0.7, "loss_0": 9}}
+    assert mean_f1({"scores": scores}) == pytest.approx(0.6)

@@ -1,0 +1,146 @@
+"""A training from its settings to its files: what it leaves, what it repeats, what it continues."""
+
+import json
+
+import pytest
+import torch
+
+from incasem.errors import CheckpointError, ConfigError, DataError, TrackingError
+from incasem.networks import load_checkpoint
+from incasem.tracking import TRAININGS, open_store
+from incasem.volumes import open_volume
+from tests.training.conftest import run
+
+
+def losses(project, run_id, runs="runs"):
+    with open_store(None, project / runs, TRAININGS, {}) as store:
+        metric = store.metrics(run_id)["loss_train_0"]
+    return dict(zip(metric.steps, metric.values, strict=True))
+
+
+def weights(project, run_id, iteration, runs="runs"):
+    return load_checkpoint(project / runs / f"models/{run_id:04d}/model_checkpoint_{iteration}").model_state
+
+
+def test_what_a_training_leaves(project):
+    run_id, lines = run(project)
+    assert run_id == 1
+    runs = project / "runs"
+    assert {p.name for p in (runs / "models/0001").iterdir()} == {
+        f"model_checkpoint_{i}{suffix}" for i in (0, 2, 4) for suffix in ("", ".json")
+    }
+    sidecar = json.loads((runs / "models/0001/model_checkpoint_4.json").read_text())
+    assert sidecar["run_id"] == 1
+    assert sidecar["iteration"] == 4
+    assert 0 <= sidecar["scores"]["validate"]["f1_class_1"] <= 1
+    assert sidecar["model"]["num_fmaps"] == 2
+    with open_store(None, runs, TRAININGS, {}) as store:
+        metrics = store.metrics(1)
+        assert store.info(1).status == "COMPLETED"
+        assert "train.json" in store.info(1).artifacts
+    assert {
+        "num_params", "loss_train_0", "pct_class_0", "pct_class_1", "dice_class_1_train",
+        "loss_val_ds_0_type_0", "dice_class_1_validation_ds_0", "f1_class_1_validation_ds_0",
+    } <= set(metrics)  # fmt: skip
+    assert metrics["f1_class_1_validation_ds_0"].values == metrics["dice_class_1_validation_ds_0"].values
+    assert metrics["loss_train_0"].steps == (0, 1, 2, 3, 4)
+    for name in ("raw", "labels", "mask", "metric_mask", "loss_scalings", "predictions"):
+        open_volume(runs / f"snapshots/0001/training/4.zarr/{name}")
+    raw = open_volume(runs / "snapshots/0001/training/4.zarr/raw")
+    labels = open_volume(runs / "snapshots/0001/training/4.zarr/labels")
+    assert raw.shape == (28, 28, 28)
+    assert raw.roi_voxels.contains(labels.roi_voxels)
+    assert list((runs / "tensorboard/0001/validation/validate").glob("events*"))
+    assert (runs / "reports/0001/report.html").exists()
+    assert any("F1" in line for line in lines)
+
+
+def test_validation_snapshot_is_the_ground_truth(project):
+    run(project, "training.iterations=0")
+    stored = open_volume(project / "runs/snapshots/0001/validation/validate/0.zarr/labels")
+    labels = open_volume(project / "cell.zarr/volumes/labels/ball")
+    assert (stored.read(stored.roi) == (labels.read(stored.roi) > 0)).all()
+
+
+def test_the_same_seed_gives_the_same_run(project):
+    run(project, runs="a")
+    run(project, "training.precache.num_workers=1", runs="b")
+    run(project, "seed=8", runs="c")
+    assert losses(project, 1, "a") == losses(project, 1, "b")
+    assert losses(project, 1, "a") != losses(project, 1, "c")
+    for name, value in weights(project, 1, 4, "a").items():
+        assert torch.equal(value, weights(project, 1, 4, "b")[name])
+
+
+def test_a_continued_run_equals_an_uninterrupted_one(project):
+    whole, _ = run(project, "training.iterations=6", runs="whole")
+    run(project, "training.iterations=3")
+    checkpoint = project / "runs/models/0001/model_checkpoint_3"
+    assert checkpoint.exists(), "the last iteration is saved although it is no multiple of save_every"
+    second, _ = run(project, "training.iterations=6", continue_run=1)
+    assert second == 2
+    assert not (project / "runs/models/0002").exists(), "a continued run writes to the folder of the first"
+    expected = losses(project, whole, "whole")
+    assert losses(project, second) == {step: expected[step] for step in (4, 5, 6)}
+    for name, value in weights(project, whole, 6, "whole").items():
+        assert torch.equal(value, weights(project, 1, 6)[name])
+
+
+def test_a_torn_checkpoint_is_passed_over(project):
+    run(project)
+    torn = project / "runs/models/0001/model_checkpoint_4"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    _, lines = run(project, "training.iterations=6", continue_run=1)
+    assert any("iterations 3 to 6" in line for line in lines)
+
+
+def test_fine_tuning_starts_from_exactly_those_weights(project):
+    """Also for a run id below 1000, where the published code began from scratch."""
+    run(project)
+    start = project / "runs/models/0001/model_checkpoint_4"
+    second, _ = run(project, "training.iterations=0", "training.optimizer.lr=1e-9", start_from=(1, start))
+    assert second == 2
+    for name, value in weights(project, 2, 0).items():
+        assert torch.allclose(value, weights(project, 1, 4)[name], atol=1e-7)
+
+
+def test_fine_tuning_honours_the_learning_rate(project):
+    run(project)
+    start = project / "runs/models/0001/model_checkpoint_4"
+    run(project, "training.optimizer.lr=0.5", "training.iterations=0", start_from=(1, start))
+    moved = max(
+        float((value - weights(project, 1, 4)[name]).abs().max())
+        for name, value in weights(project, 2, 0).items()
+    )
+    assert moved > 0.1
+
+
+def test_repeat_run_takes_settings_and_seed(project):
+    run(project, "seed=null")
+    second, _ = run(project, "seed=null", repeat_run=1)
+    assert losses(project, 1) == losses(project, second)
+
+
+def test_an_unknown_run(project):
+    with pytest.raises(TrackingError, match="99"):
+        run(project, continue_run=99)
+    assert not (project / "runs/models").exists()
+
+
+def test_two_runs_to_build_on(project):
+    with pytest.raises(ConfigError, match="--continue_run"):
+        run(project, continue_run=1, repeat_run=1)
+
+
+def test_a_run_without_checkpoints_cannot_continue(project):
+    run(project, "training.iterations=0")
+    for path in (project / "runs/models/0001").iterdir():
+        path.unlink()
+    with pytest.raises(CheckpointError, match="continue_run"):
+        run(project, continue_run=1)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(project):
+    with pytest.raises(DataError, match=r"the loss is (nan|inf).*'train'.*voxel"):
+        run(project, "training.optimizer.lr=1e30", "training.iterations=30")
+    assert load_checkpoint(project / "runs/models/0001/model_checkpoint_0").model_state
