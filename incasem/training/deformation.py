@@ -121,7 +121,7 @@ def draw_deformation(shape: Coordinate, settings: Augmentation, rng: np.random.G
     for axis in range(3):
         line, slope = _line(orientation, shape, axis)
         tables.append((line[:, None] + np.outer(slope, np.arange(shape[axis]))).astype(np.float32))
-    step = settings.elastic.subsample if settings.elastic else int(max(shape))
+    step = settings.elastic.subsample if settings.elastic else Elastic().subsample
     displacement = np.zeros((3, *(-(-(size - 1) // step) + 1 for size in shape)), np.float32)
     if settings.elastic:
         sections = _section_shifts(shape[second.axes[0]], rng)

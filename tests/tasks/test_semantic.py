@@ -1,0 +1,122 @@
+"""Balance, loss, decoding and scores of semantic segmentation."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from incasem.errors import DataError
+from incasem.tasks import semantic
+
+SHAPE = (3, 4, 5)
+
+
+def labels_and_mask(num_classes):
+    return st.tuples(
+        hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, num_classes - 1)),
+        hnp.arrays(np.uint8, SHAPE, elements=st.integers(0, 1)),
+    )
+
+
+@given(labels_and_mask(3))
+def test_the_scale_is_the_published_formula_inside_the_mask_and_0_outside(drawn):
+    labels, mask = drawn
+    scale = semantic.balance_scale(labels, mask, 3)
+    assert scale.dtype == np.float32
+    for index in np.ndindex(SHAPE):
+        if not mask[index]:
+            assert scale[index] == 0
+            continue
+        fraction = np.mean(labels[mask != 0] == labels[index])
+        assert scale[index] == pytest.approx(1 / (3 * np.clip(fraction, 0.01, 0.99)), rel=1e-6)
+
+
+def test_classes_weigh_the_same_unless_they_are_too_rare():
+    labels = np.zeros((10, 10, 10), np.uint8)
+    labels[:2] = 1
+    scale = semantic.balance_scale(labels, np.ones_like(labels), 2)
+    assert scale[labels == 1].sum() == pytest.approx(scale[labels == 0].sum())
+    labels[:] = 0
+    labels[0, 0, 0] = 1  # 1 in 1000 counts as 1 in 100
+    assert semantic.balance_scale(labels, np.ones_like(labels), 2)[0, 0, 0] == pytest.approx(50)
+
+
+def test_a_masked_out_block_has_no_weight():
+    labels = np.ones(SHAPE, np.uint8)
+    assert not semantic.balance_scale(labels, np.zeros_like(labels), 2).any()
+
+
+def test_a_class_beyond_num_classes_is_named():
+    with pytest.raises(DataError, match=r"a class in the labels is 2; allowed: 0 to 1\..*num_classes"):
+        semantic.balance_scale(np.full(SHAPE, 2, np.uint8), np.ones(SHAPE, np.uint8), 2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(labels_and_mask(3), st.integers(0, SHAPE[0]), st.integers(0, 2**32 - 1))
+def test_the_loss_of_a_region_is_the_training_loss_however_it_is_cut(drawn, cut, seed):
+    labels, mask = drawn
+    weights = (1.0, 2.0, 0.5)
+    logits = np.random.default_rng(seed).normal(0, 3, (3, *SHAPE)).astype(np.float32)
+    accumulated = semantic.BalancedLoss(3, weights)
+    for part in (slice(0, cut), slice(cut, None)):
+        accumulated.add(logits[:, part], labels[part], mask[part])
+    scale = semantic.balance_scale(labels, mask, 3)
+    whole = semantic.loss(
+        torch.from_numpy(logits)[None],
+        torch.from_numpy(labels.astype(np.int64))[None],
+        torch.from_numpy(scale)[None],
+        weights,
+    )
+    assert accumulated.value() == pytest.approx(float(whole), rel=1e-5, abs=1e-6)
+
+
+def test_decoding_gives_classes_and_probabilities():
+    logits = np.random.default_rng(0).normal(0, 2, (3, *SHAPE)).astype(np.float32)
+    exponents = np.exp(logits.astype(np.float64))
+    probabilities = exponents / exponents.sum(axis=0)
+    decoded = semantic.decode(logits, "float32")
+    assert list(decoded) == ["segmentation", "prob_maps/class_0", "prob_maps/class_1", "prob_maps/class_2"]
+    assert decoded["segmentation"].dtype == np.uint8
+    np.testing.assert_array_equal(decoded["segmentation"], logits.argmax(axis=0))
+    for c in range(3):
+        assert decoded[f"prob_maps/class_{c}"].dtype == np.float32
+        np.testing.assert_allclose(decoded[f"prob_maps/class_{c}"], probabilities[c], atol=1e-6)
+    small = semantic.decode(torch.from_numpy(logits), "uint8")
+    for c in range(3):
+        assert small[f"prob_maps/class_{c}"].dtype == np.uint8
+        assert np.abs(small[f"prob_maps/class_{c}"] - 255 * probabilities[c]).max() <= 0.5 + 1e-4
+
+
+def test_of_equal_logits_the_lower_class_wins_and_large_ones_do_not_overflow():
+    logits = np.array([5.0, 7.0, 7.0, 1e4], np.float32).reshape(4, 1, 1, 1)[:3]
+    assert semantic.decode(logits)["segmentation"].item() == 1
+    huge = np.array([1e4, -1e4], np.float32).reshape(2, 1, 1, 1)
+    assert semantic.decode(huge)["prob_maps/class_0"].item() == 255
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
+def test_raw_data_of_each_type_come_to_the_same_range(dtype, top):
+    raw = np.array([0, top], dtype)
+    normalised = semantic.normalise(raw)
+    assert normalised.dtype == np.float32
+    np.testing.assert_allclose(normalised, [-1, 1], atol=1e-6)
+    assert raw.dtype == dtype
+    assert raw[1] == top  # unchanged
+
+
+def test_raw_data_without_an_agreed_range_are_refused():
+    with pytest.raises(DataError, match="data type of the raw data is int16; allowed: uint8, uint16"):
+        semantic.full_scale(np.dtype(np.int16))
+
+
+def test_training_scores_count_inside_the_mask_only():
+    labels = torch.tensor([[0, 0, 1, 1]]).reshape(1, 1, 1, 4)
+    logits = torch.zeros(1, 2, 1, 1, 4)
+    logits[0, 1, 0, 0] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    everywhere = semantic.training_scores(logits, labels, torch.ones_like(labels))
+    assert everywhere == {"dice_class_0_train": 0.5, "dice_class_1_train": 0.5}
+    right_only = torch.tensor([0, 1, 1, 0]).reshape(1, 1, 1, 4)
+    scores = semantic.training_scores(logits, labels, right_only)
+    assert scores == {"dice_class_0_train": 1.0, "dice_class_1_train": 1.0}
