@@ -102,4 +102,6 @@ def main() -> None:
     """Read the order from standard input and run it."""
     order = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_die_with_master, daemon=True).start()
-    run(order, sys.stdout)
+    with os.fdopen(os.dup(1), "w") as stream:
+        os.dup2(2, 1)  # whatever anybody prints goes to the log, and not between the messages
+        run(order, stream)

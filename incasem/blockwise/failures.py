@@ -4,8 +4,10 @@ One file of JSON lines a worker, so that nobody needs a lock. A worker that is k
 blocks are known from the marks that they lack.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import time
 import traceback
 from collections.abc import Mapping
@@ -23,10 +25,14 @@ __all__ = ["failed_blocks_error", "forget_failures", "read_failures", "record_fa
 
 _LISTED_BLOCKS = 20
 _ERROR_LINES = 6
+_FULL_BYTES = 16 * 2**20
 
 
 def record_failure(logs: Path, index: int | None, error: Exception) -> None:
-    """Record that a block (or, with None, the start of a worker) raised ``error``."""
+    """Record that a block (or, with None, the start of a worker) raised ``error``.
+
+    On a full disk there is no record; `failed_blocks_error` looks at the disk for itself.
+    """
     record = {
         "block": index,
         "time": time.time(),
@@ -34,7 +40,10 @@ def record_failure(logs: Path, index: int | None, error: Exception) -> None:
         "traceback": "".join(traceback.format_exception(error)),
     }
     kind = "start" if index is None else "block"
-    with logs.joinpath(f"{kind}_failures.{os.getpid()}.jsonl").open("a") as file:
+    with (
+        contextlib.suppress(OSError),
+        logs.joinpath(f"{kind}_failures.{os.getpid()}.jsonl").open("a") as file,
+    ):
         file.write(json.dumps(record) + "\n")
 
 
@@ -107,6 +116,9 @@ def _causes(
         text.append(
             f"{died} workers died (killed, or out of memory: fewer workers or smaller blocks need less)."
         )
+    free = shutil.disk_usage(job.state_dir).free
+    if free < _FULL_BYTES:
+        text.append(f"The disk of {job.state_dir} is full ({free / 2**20:.1f} MiB free): make room there.")
     if not end.get("end") and not (starts or blocks):
         tail = _tail(log_dir(job) / "scheduler.log")
         text += ["The scheduler ended before its work was done; its last words:"] + [f"  {t}" for t in tail]

@@ -94,6 +94,12 @@ def _lock(path: Path) -> int:
                 ) from None
             time.sleep(0.05)
             continue
+        except OSError as error:
+            os.close(descriptor)
+            raise DataError(
+                f"{path} cannot be locked ({error.strerror}), so two jobs could write to this output. "
+                "Choose an output on a file system that has locks."
+            ) from error
         if _is_still_there(descriptor, path):
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             os.ftruncate(descriptor, 0)
@@ -116,7 +122,8 @@ def claim(job: Job) -> None:
     blocks again gives the same bytes. So are damaged marks.
 
     Raises:
-        DataError: the output was begun by a job of another identity, or its record cannot be read.
+        DataError: the output was begun by a job of another identity, or its record cannot be read or
+            written.
     """
     path = Path(job.state_dir) / "job.json"
     marks = marks_dir(job)
@@ -130,7 +137,12 @@ def claim(job: Job) -> None:
     if marks.exists() and not _are_sound(marks, job.grid):
         logger.warning("%s: the marks in %s are damaged; all blocks are done again", job.name, marks)
         shutil.rmtree(marks)
-    _write_atomically(path, json.dumps(new, indent=1, sort_keys=True))
+    try:
+        _write_atomically(path, json.dumps(new, indent=1, sort_keys=True))
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}). Make room there, or choose another output."
+        ) from error
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a block-wise job survives: the same bytes in the end, or an error that says what to do."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
 import numpy as np
@@ -313,3 +315,21 @@ def test_a_damaged_record_of_the_job_is_refused(half_done, text):
     (half_done / "state/job.json").write_text(text)
     with pytest.raises(DataError, match=r"job\.json is damaged(.|\n)*Delete"):
         run_job(make_job(half_done), num_workers=2, progress=False)
+
+
+def test_a_full_disk_is_named(folder, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(FailedBlocksError, match=r"The disk of .* is full \(0\.0 MiB free\): make room"):
+        run_job(make_job(folder, fault="raise before", times=99), num_workers=2, progress=False)
+
+
+def test_a_state_folder_that_cannot_be_written_or_locked_is_named(folder, monkeypatch):
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(DataError, match=r"job\.json cannot be written \(No space left on device\)"):
+        run_job(make_job(folder), num_workers=1, progress=False)
+    monkeypatch.setattr("fcntl.flock", no_space)
+    with pytest.raises(DataError, match="lock cannot be locked"):
+        run_job(make_job(folder), num_workers=1, progress=False)
