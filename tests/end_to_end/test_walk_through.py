@@ -12,7 +12,6 @@ import tifffile
 from incasem.phantom import make_phantom
 from incasem.volumes import open_volume
 from tests.end_to_end.conftest import make_home
-from tests.mongod import mongod_url
 
 SHAPE = (112, 120, 144)
 TRAIN = {"offset": [0, 0, 0], "shape": [112, 120, 96]}
@@ -42,7 +41,7 @@ def home(request, cell, tmp_path_factory):
     shell = make_home(tmp_path_factory.mktemp(request.param) / "home")
     url = None
     if request.param == "mongodb":
-        url = request.getfixturevalue("mongod")
+        url = request.getfixturevalue("mongod").address  # host:port, as the published files have it
     data = shell.home / "incasem/data"
     write_stack(shell.home / "old/data/location", cell.raw_ZYX)
     write_stack(shell.home / "old/annotations/location", (cell.labels["mito"] > 0).astype(np.uint8))

@@ -1,5 +1,6 @@
 """Which earlier run a repeated command goes on with."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,10 +25,10 @@ def record(store, config=CONFIG, error=None):
             raise error
         return "done"
 
-    try:
-        return run_experiment(name="p", kind="predict", config=config, store=store, main=main).run_id
-    except type(error) if error is not None else ():
-        return store.list_runs()[-1].run_id
+    expected = contextlib.nullcontext() if error is None else pytest.raises(type(error))
+    with expected:
+        run_experiment(name="p", kind="predict", config=config, store=store, main=main)
+    return store.list_runs()[-1].run_id
 
 
 def test_nothing_yet(store):
