@@ -58,8 +58,8 @@ class Mongod:
         """`mongodb://127.0.0.1:PORT`."""
         return f"mongodb://{self.address}"
 
-    def start(self, timeout_s: float = 60.0) -> "Mongod":
-        """Start the server and wait until it listens."""
+    def start(self, *options: str, timeout_s: float = 60.0) -> "Mongod":
+        """Start the server (with further options) and wait until it listens."""
         binary = find_mongod()
         assert binary is not None, MISSING
         log = self.directory / "mongod.log"
@@ -67,7 +67,7 @@ class Mongod:
             [
                 binary, "--dbpath", str(self.directory), "--port", str(self.port), "--bind_ip", "127.0.0.1",
                 "--nounixsocket", "--networkMessageCompressors", "disabled", "--noscripting", "--nojournal",
-                "--wiredTigerCacheSizeGB", "0.25", "--logpath", str(log), "--logappend",
+                "--wiredTigerCacheSizeGB", "0.25", "--logpath", str(log), "--logappend", *options,
             ],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

@@ -26,15 +26,19 @@ def not_allowed(allowed: str) -> PydanticCustomError:
     return PydanticCustomError("setting", "{allowed}", {"allowed": allowed})
 
 
-def integer(minimum: int | None = None) -> Callable[[Any], int]:
-    """Return a validator for whole numbers of at least ``minimum``; `1e5` and `200000.0` count as whole."""
-    allowed = "a whole number" if minimum is None else f"a whole number of at least {minimum}"
+def integer(minimum: int | None = None, maximum: int | None = None) -> Callable[[Any], int]:
+    """Return a validator for whole numbers within bounds; `1e5` and `200000.0` count as whole."""
+    least = "" if minimum is None else f" of at least {minimum}"
+    allowed = f"a whole number{least}" + ("" if maximum is None else f" and at most {maximum}")
 
     def validate(value: Any) -> int:
         number = _as_number(value, allowed)
-        if not number.is_integer() or (minimum is not None and number < minimum):
+        if not number.is_integer():
             raise not_allowed(allowed)
-        return value if isinstance(value, int) else int(number)
+        whole = value if isinstance(value, int) else int(number)
+        if (minimum is not None and whole < minimum) or (maximum is not None and whole > maximum):
+            raise not_allowed(allowed)
+        return whole
 
     return validate
 
@@ -141,6 +145,8 @@ Integer = Annotated[int, BeforeValidator(integer())]
 Positive = Annotated[int, BeforeValidator(integer(1))]
 NotNegative = Annotated[int, BeforeValidator(integer(0))]
 OptionalInteger = Annotated[int | None, BeforeValidator(_optional(integer(0)))]
+# numpy takes seeds of 32 bits.
+OptionalSeed = Annotated[int | None, BeforeValidator(_optional(integer(0, 2**32 - 1)))]
 OptionalPositive = Annotated[int | None, BeforeValidator(_optional(integer(1)))]
 PositiveNumber = Annotated[float, BeforeValidator(number(above=0))]
 NotNegativeNumber = Annotated[float, BeforeValidator(number(minimum=0))]

@@ -11,6 +11,7 @@ from incasem.config.fields import (
     OptionalInteger,
     OptionalPath,
     OptionalPositiveTriple,
+    OptionalSeed,
     PathText,
     Positive,
     Section,
@@ -65,7 +66,7 @@ class PredictionConfig(Section):
     prediction: Prediction = Prediction()
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
-    seed: OptionalInteger = None
+    seed: OptionalSeed = None
 
     @property
     def output_directory(self) -> Path:

@@ -13,10 +13,10 @@ from incasem.config.fields import (
     NotNegativeNumber,
     NotNegativeTriple,
     OptionalFraction,
-    OptionalInteger,
     OptionalPositive,
     OptionalPositiveNumber,
     OptionalPositiveTriple,
+    OptionalSeed,
     PathText,
     Positive,
     PositiveNumber,
@@ -232,7 +232,7 @@ class TrainingConfig(Section):
     loss: Loss = Loss()
     torch: Torch = Torch()
     sacred: SacredSettings = SacredSettings()
-    seed: OptionalInteger = None
+    seed: OptionalSeed = None
     """Of weights, samples and augmentation; None: drawn for each run and recorded."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -218,28 +218,39 @@ def _log_file(path: Path, run: Run) -> Iterator[None]:
         run.add_artifact(path, "log.txt")
 
 
+_process_of_the_run = 0
+
+
+def _on_sigterm(number: int, _: FrameType | None) -> None:
+    if os.getpid() == _process_of_the_run:
+        raise _TerminatedError
+    _forget_sigterm_in_child()
+    os.kill(os.getpid(), number)
+
+
+def _forget_sigterm_in_child() -> None:
+    # Forked workers (a data loader's) inherit the handler; for them SIGTERM means what it always does.
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_forget_sigterm_in_child)
+
+
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
     """Let SIGTERM end the run as Ctrl-C does, unless the caller handles it or this is not the main thread."""
+    global _process_of_the_run
     main_thread = threading.current_thread() is threading.main_thread()
     if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    owner = os.getpid()
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if os.getpid() != owner:
-            # A forked worker has inherited the handler; for it SIGTERM means what it always does.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        raise _TerminatedError
-
-    signal.signal(signal.SIGTERM, handle)
+    _process_of_the_run = os.getpid()
+    signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is handle:
+        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

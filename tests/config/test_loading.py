@@ -249,6 +249,8 @@ def test_an_unknown_setting_without_a_near_one_lists_what_there_is():
         ("training.iterations=1.5", ["1.5", "a whole number"]),
         ("training.iterations=True", ["True", "a whole number"]),
         ("training.iterations=-1", ["-1", "at least 0"]),
+        ("seed=4294967296", ["at least 0 and at most 4294967295"]),
+        ("training.save_every=0", ["a whole number of at least 1"]),
         ("training.optimizer.lr=0", ["a number above 0"]),
         ("training.optimizer.lr=nan", ["a number above 0"]),
         ("training.optimizer.lr=1e999", ["a number above 0"]),

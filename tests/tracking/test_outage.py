@@ -183,6 +183,23 @@ def test_a_server_that_is_not_there(tmp_path, server):
     assert caught.value.__suppress_context__
 
 
+def test_a_server_that_wants_a_user(tmp_path, server):
+    import pymongo
+
+    with pymongo.MongoClient(server.url) as client:
+        client["admin"].command("createUser", "lab", pwd="se/cret", roles=["readWriteAnyDatabase"])
+    server.stop()
+    server.start("--auth")
+    for user in ("", "lab:wrong@"):
+        with pytest.raises(TrackingError, match="a user who may read and write") as caught:
+            open_store(f"mongodb://{user}{server.address}", tmp_path, TRAININGS, {})
+        assert "wrong" not in str(caught.value)
+    with open_store(f"mongodb://lab:se%2Fcret@{server.address}", tmp_path, TRAININGS, {}) as store:
+        start(store, lambda run: run.log_scalar("loss", 1, 0))
+        assert store.info(1).status == "COMPLETED"
+        assert store.location == server.url
+
+
 def test_a_full_disk_is_outlived(tmp_path, monkeypatch, caplog):
     store = DirectoryStore(tmp_path / "runs", TRAININGS)
     write = observers._Files.save_json
