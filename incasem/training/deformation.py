@@ -165,12 +165,16 @@ def _to_source(vectors: NDArray[np.float32], first: Orientation) -> NDArray[np.f
 
 
 def _section_shifts(sections: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return how far each section lies off, (3, sections); each shift moves all later sections too."""
+    """Return how far each section lies off, (3, sections); each shift moves all later sections too.
+
+    Counted from the middle section, so that the sample stays around the location that was drawn for it.
+    """
     shifted = rng.random(sections) < SHIFT_PROBABILITY
     steps = rng.integers(-MAX_SHIFT_VOXELS, MAX_SHIFT_VOXELS, (3, sections), endpoint=True)
     steps[:, ~shifted] = 0
     steps[0] = 0
-    return np.cumsum(steps, axis=1).astype(np.float32)
+    walk = np.cumsum(steps, axis=1)
+    return (walk - walk[:, sections // 2, None]).astype(np.float32)
 
 
 def _elastic(

@@ -1,0 +1,195 @@
+"""The gunpowder nodes: labels stay on their raw data, intensity, balance."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from incasem.config.training import Augmentation, Elastic, Intensity
+from incasem.geometry import Coordinate, Roi
+from incasem.tasks import semantic
+from incasem.training._gunpowder import gp
+from incasem.training.augmentation import BalanceLabels, IntensityAugment, ResampleAugment, ToNetworkRange
+from incasem.training.sources import EVERYWHERE, VOXEL
+
+RAW, LABELS, MASK, SCALE, BLOCK = (
+    gp.ArrayKey(f"TEST_{name}") for name in ("RAW", "LABELS", "MASK", "SCALE", "BLOCK")
+)
+# An offset that keeps the coordinates below positive.
+FAR = 200
+
+
+class Coordinates(gp.BatchProvider):
+    """Raw data that are their own coordinate along an axis, in thousandths, and labels the same, whole."""
+
+    def __init__(self, axis):
+        self.axis = axis
+
+    def setup(self):
+        self.provides(RAW, gp.ArraySpec(roi=EVERYWHERE, voxel_size=VOXEL, interpolatable=True))
+        for key in (LABELS, BLOCK):
+            self.provides(key, gp.ArraySpec(roi=EVERYWHERE, voxel_size=VOXEL, interpolatable=False))
+
+    def provide(self, request):
+        batch = gp.Batch()
+        for key, spec in request.array_specs.items():
+            at = np.arange(spec.roi.begin[self.axis], spec.roi.end[self.axis]) + FAR
+            at = np.broadcast_to(
+                at.reshape([-1 if a == self.axis else 1 for a in range(3)]), tuple(spec.roi.shape)
+            )
+            data = (at / 1000).astype(np.float32) if key == RAW else at.astype(np.uint16)
+            batch[key] = gp.Array(data, gp.ArraySpec(roi=spec.roi, voxel_size=VOXEL))
+        return batch
+
+
+def request_for(shape, label_shape, seed):
+    begin = Coordinate((i - o) // 2 for i, o in zip(shape, label_shape, strict=True))
+    request = gp.BatchRequest(random_seed=seed)
+    request[RAW] = gp.ArraySpec(roi=Roi((0, 0, 0), shape))
+    request[LABELS] = gp.ArraySpec(roi=Roi(begin, label_shape))
+    request[BLOCK] = gp.ArraySpec(roi=Roi(begin, label_shape))
+    return request
+
+
+def run(axis, request, augmentation):
+    with gp.build(Coordinates(axis) + ResampleAugment(augmentation, BLOCK)) as pipeline:
+        return pipeline.request_batch(request)
+
+
+SIZES = st.tuples(*[st.tuples(st.integers(1, 12), st.integers(0, 6))] * 3)
+
+
+@given(SIZES, st.integers(0, 2**31), st.integers(1, 5))
+@settings(deadline=None, max_examples=40)
+def test_a_label_follows_its_raw_voxel(sizes, seed, subsample):
+    label_shape = tuple(size for size, _ in sizes)
+    shape = tuple(size + 2 * context for size, context in sizes)
+    augmentation = Augmentation(
+        elastic=Elastic(control_point_spacing=(4, 5, 6), jitter_sigma=(2, 2, 2), subsample=subsample)
+    )
+    inside = tuple(slice(context, context + size) for size, context in sizes)
+    for axis in range(3):
+        batch = run(axis, request_for(shape, label_shape, seed), augmentation)
+        raw, labels = batch[RAW].data, batch[LABELS].data
+        assert raw.shape == shape
+        assert raw.dtype == np.float32
+        assert labels.shape == label_shape
+        assert labels.dtype == np.uint16
+        # The raw data are linear, so interpolation returns the very position; the label is its nearest voxel.
+        position = raw[inside].astype(np.float64) * 1000
+        assert np.abs(labels - position).max() <= 0.5 + 1e-2
+
+
+def test_a_sphere_stays_a_sphere_on_its_label():
+    """As a picture: raw and label of a ball agree after every augmentation."""
+
+    class Ball(Coordinates):
+        def provide(self, request):
+            batch = gp.Batch()
+            for key, spec in request.array_specs.items():
+                z, y, x = np.meshgrid(
+                    *(np.arange(b, e) - 30 for b, e in zip(spec.roi.begin, spec.roi.end, strict=True)),
+                    indexing="ij",
+                )
+                inside = z**2 + y**2 + x**2 < 15**2
+                data = inside.astype(np.uint8) * (255 if key == RAW else 1)
+                batch[key] = gp.Array(data, gp.ArraySpec(roi=spec.roi, voxel_size=VOXEL))
+            return batch
+
+    for seed in range(5):
+        with gp.build(Ball(0) + ResampleAugment(Augmentation(), BLOCK)) as pipeline:
+            batch = pipeline.request_batch(request_for((60, 60, 60), (60, 60, 60), seed))
+        raw, labels = batch[RAW].data > 0.5, batch[LABELS].data > 0
+        assert labels.sum() > 5000
+        assert (raw != labels).sum() < 0.03 * labels.sum()
+        # A shift by one voxel would be seen.
+        assert (raw[1:] != labels[:-1]).sum() > 0.05 * labels.sum()
+
+
+@given(SIZES, st.integers(0, 2**31))
+@settings(deadline=None, max_examples=40)
+def test_flips_and_transposes_alone_change_no_value_and_move_the_block_with_the_labels(sizes, seed):
+    label_shape = tuple(size for size, _ in sizes)
+    shape = tuple(size + 2 * context for size, context in sizes)
+    for axis in range(3):
+        batch = run(axis, request_for(shape, label_shape, seed), Augmentation(elastic=None))
+        labels = batch[LABELS].data
+        np.testing.assert_array_equal(
+            batch[BLOCK].data, np.broadcast_to(batch[BLOCK].data.flat[0], label_shape)
+        )
+        inside = tuple(slice(context, context + size) for size, context in sizes)
+        np.testing.assert_array_equal(batch[RAW].data[inside], (labels / 1000).astype(np.float32))
+        # The block was asked for where the labels lie.
+        assert batch[BLOCK].data.flat[0] == labels.min()
+
+
+class Constant(gp.BatchProvider):
+    """Given arrays at a fixed place."""
+
+    def __init__(self, **arrays):
+        self.arrays = {gp.ArrayKey(f"TEST_{name}"): array for name, array in arrays.items()}
+
+    def setup(self):
+        for key, array in self.arrays.items():
+            self.provides(key, gp.ArraySpec(roi=Roi((0, 0, 0), array.shape), voxel_size=VOXEL))
+
+    def provide(self, request):
+        batch = gp.Batch()
+        for key in request.array_specs:
+            batch[key] = gp.Array(self.arrays[key].copy(), self.spec[key].copy())
+        return batch
+
+
+def augmented(raw, settings_, seed):
+    with gp.build(Constant(RAW=raw) + IntensityAugment(RAW, settings_)) as pipeline:
+        request = gp.BatchRequest({RAW: gp.ArraySpec(roi=Roi((0, 0, 0), raw.shape))}, random_seed=seed)
+        return pipeline.request_batch(request)[RAW].data
+
+
+def test_intensity_scales_about_the_mean_and_shifts():
+    raw = np.random.default_rng(0).uniform(0.4, 0.6, (8, 8, 8)).astype(np.float32)
+    scales, shifts = [], []
+    for seed in range(300):
+        found = augmented(raw, Intensity(scale=0.15, shift=0.15), seed)
+        slope, _ = np.polyfit(raw.ravel(), found.ravel(), 1)
+        scales.append(slope)
+        shifts.append(found.mean() - raw.mean())
+        np.testing.assert_allclose(found, raw.mean() + (raw - raw.mean()) * slope + shifts[-1], atol=1e-5)
+    for values, middle in ((scales, 1), (shifts, 0)):
+        assert min(values) == pytest.approx(middle - 0.15, abs=0.01)
+        assert max(values) == pytest.approx(middle + 0.15, abs=0.01)
+        assert np.mean(values) == pytest.approx(middle, abs=0.02)
+
+
+def test_intensity_is_clipped_and_repeatable():
+    raw = np.linspace(0, 1, 512, dtype=np.float32).reshape(8, 8, 8)
+    strong = Intensity(scale=1, shift=1)
+    first = augmented(raw, strong, 4)
+    assert first.min() >= 0
+    assert first.max() <= 1
+    np.testing.assert_array_equal(first, augmented(raw, strong, 4))
+    assert (first != augmented(raw, strong, 5)).any()
+
+
+def test_the_network_gets_minus_1_to_1():
+    raw = np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 2, 2)
+    with gp.build(Constant(RAW=raw) + ToNetworkRange(RAW)) as pipeline:
+        found = pipeline.request_batch(gp.BatchRequest({RAW: gp.ArraySpec(roi=Roi((0, 0, 0), (2, 2, 2)))}))
+    np.testing.assert_allclose(found[RAW].data, raw * 2 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_loss_scale_is_gunpowders_own(masked):
+    rng = np.random.default_rng(0)
+    labels = (rng.random((6, 7, 8)) < 0.03).astype(np.uint8)
+    mask = np.zeros_like(labels) if masked else rng.integers(0, 2, labels.shape, dtype=np.uint8)
+    roi = Roi((0, 0, 0), labels.shape)
+    found = []
+    for node in (
+        BalanceLabels(LABELS, MASK, SCALE, 2, (0.01, 0.99)),
+        gp.BalanceLabels(LABELS, SCALE, MASK, num_classes=2, clipmin=0.01, clipmax=0.99),
+    ):
+        with gp.build(Constant(LABELS=labels, MASK=mask) + node) as pipeline:
+            found.append(pipeline.request_batch(gp.BatchRequest({SCALE: gp.ArraySpec(roi=roi)}))[SCALE].data)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    np.testing.assert_array_equal(found[0], semantic.balance_scale(labels, mask, 2))
