@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +101,7 @@ def predict_entries(
     output_group: str,
     num_workers: int | None = None,
     progress: bool = True,
+    tell: Callable[[str], None] = logger.info,
 ) -> list[EntryPrediction]:
     """Predict the region of every entry, block by block, and store classes and probabilities.
 
@@ -116,6 +117,7 @@ def predict_entries(
             a GPU one for every 8 cores, up to `prediction.num_workers`; the published meaning of that
             setting (processes that feed one GPU) has no counterpart here.
         progress: whether to show a progress line on standard error.
+        tell: gets the plan of each entry, a line, before its first block.
 
     Raises:
         ConfigError: settings that disagree, or too little memory.
@@ -130,7 +132,11 @@ def predict_entries(
     run = _Run(config, checkpoint, network, device, num_workers or _default_workers(config, device))
     folders = output_folders(entries, config, output_group)
     checked = [_check(run, entry, folder) for entry, folder in zip(entries, folders, strict=True)]
-    return [_predict(run, entry, progress) for entry in checked]
+    predictions = []
+    for entry in checked:
+        tell(f"{entry.entry.nickname}: {entry.plan.describe()}")
+        predictions.append(_predict(run, entry, progress))
+    return predictions
 
 
 def _default_workers(config: PredictionConfig, device: torch.device) -> int:
@@ -152,6 +158,7 @@ def _check(run: _Run, entry: DataEntry, folder: Path) -> _Checked:
             )
         )
     roi = entry.roi_within(raw.roi_voxels)
+    _warn_of_gaps(raw, roi)
     mask = None if entry.mask is None else _open(entry, entry.mask)
     if mask is not None and mask.roi_voxels.intersect(roi).empty:
         raise DataError(
@@ -185,8 +192,23 @@ def _open(entry: DataEntry, dataset: str) -> Volume:
     return open_volume(entry.file / dataset).with_place(voxel_size=entry.voxel_size)
 
 
+def _warn_of_gaps(raw: Volume, roi: Roi) -> None:
+    """Say how much of the raw data is not there: a broken copy looks just like black tissue."""
+    if "://" in raw.path:
+        return
+    missing = raw.missing_chunks(roi)
+    if missing:
+        logger.warning(
+            "%d chunks of %s in the region %s are not stored and are taken for 0, the first at %s. If they "
+            "should be there, copy or convert the data again.",
+            len(missing),
+            raw.path,
+            format_roi(roi),
+            format_roi(missing[0]),
+        )
+
+
 def _predict(run: _Run, checked: _Checked, progress: bool) -> EntryPrediction:
-    logger.info("%s: %s", checked.entry.nickname, checked.plan.describe())
     volumes = checked.outputs.open()
     grid = Grid(checked.roi, checked.plan.block_shape, run.network.context_voxels)
     settings = run.config.prediction

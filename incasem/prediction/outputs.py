@@ -25,6 +25,7 @@ from incasem.geometry import Coordinate, Roi
 from incasem.volumes import Volume, create_volume, exists
 
 SEGMENTATION = "segmentation"
+_SUFFIXES = (".h5", ".hdf5", ".hdf", ".n5", ".tif", ".tiff")
 _CHUNK = 64
 """Edge of the outputs' chunks, voxels: small ones are quick to look at, and leave the planner more choice."""
 
@@ -42,7 +43,14 @@ def output_container(entry: DataEntry, directory: Path) -> Path:
         directory: `PredictionConfig.output_directory`.
     """
     container = entry.output_file(directory)
-    return container if container.suffix == ".zarr" else container.with_suffix(".zarr")
+    if container.suffix == ".zarr":
+        return container
+    return container.with_name(container.name.removesuffix(_suffix_of(container)) + ".zarr")
+
+
+def _suffix_of(container: Path) -> str:
+    # A folder of images may have a dot in its name that begins no suffix.
+    return container.suffix if container.suffix.lower() in _SUFFIXES else ""
 
 
 def output_folders(entries: Sequence[DataEntry], config: PredictionConfig, group: str) -> list[Path]:

@@ -91,6 +91,16 @@ def predict(configure, checkpoint):
     return predict
 
 
+@pytest.fixture
+def in_process(monkeypatch):
+    """The same blocks without worker processes, whose start takes seconds."""
+
+    def run_stage(job, output, num_workers, progress):
+        return run_in_process(job)
+
+    monkeypatch.setattr("incasem.prediction.job.run_stage", run_stage)
+
+
 def read(path):
     volume = open_volume(path)
     return volume.read_voxels(volume.roi_voxels)
@@ -122,6 +132,7 @@ def test_the_whole_region_equals_one_pass_and_lies_where_the_guide_says(cell, pr
     assert again.report.blocks_done == 0
 
 
+@pytest.mark.usefixtures("in_process")
 def test_probabilities_of_one_byte_are_within_one_step(cell, predict, probabilities):
     (result,) = predict(entry_of(cell), output_dtype="uint8")
 
@@ -163,6 +174,7 @@ def test_no_cut_into_blocks_and_tiles_shows_in_the_result(
     shutil.rmtree(file)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_nothing_is_predicted_outside_the_mask_whatever_the_blocks(cell, predict, probabilities):
     mask = np.zeros(RAW_SHAPE, np.uint8)
     mask[40:68, 10:60, 20:60] = 255
@@ -182,6 +194,7 @@ def test_nothing_is_predicted_outside_the_mask_whatever_the_blocks(cell, predict
     np.testing.assert_allclose(prob_maps(result), one_block, rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_several_regions_of_one_file_get_folders_of_their_own(cell, predict, probabilities):
     first, second = Roi(ROI.begin, (20, 70, 81)), Roi((10, 8, 9), (30, 40, 50))
     results = predict(entry_of(cell, "left", first), entry_of(cell, "right", second))
@@ -192,6 +205,7 @@ def test_several_regions_of_one_file_get_folders_of_their_own(cell, predict, pro
         np.testing.assert_allclose(prob_maps(result), probabilities[(slice(None), *place)], rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_an_hdf5_file_gets_a_zarr_container_beside_it(tmp_path, predict, grey_values):
     with h5py.File(tmp_path / "cell.h5", "w") as file:
         file["volumes/raw"] = grey_values
@@ -205,6 +219,21 @@ def test_an_hdf5_file_gets_a_zarr_container_beside_it(tmp_path, predict, grey_va
     assert (tmp_path / "cell.h5").read_bytes() == before
 
 
+@pytest.mark.usefixtures("in_process")
+def test_plan_and_gaps_are_told_before_the_work(cell, configure, checkpoint, caplog):
+    next((cell / "volumes/raw").glob("1/1/1")).unlink()
+    lines = []
+    predict_entries(
+        configure(), [entry_of(cell, roi=Roi((20, 25, 30), (20, 20, 20)))], checkpoint=checkpoint,
+        output_group=GROUP, num_workers=1, progress=False, tell=lines.append,
+    )  # fmt: skip
+
+    assert lines[0].startswith("cell: 1 blocks of 20×20×20 voxels")
+    assert "1 chunks of" in caplog.text
+    assert "the first at [30:62, 35:67, 37:69]" in caplog.text
+
+
+@pytest.mark.usefixtures("in_process")
 def test_the_output_directory_may_be_another_one(cell, predict, tmp_path):
     (result,) = predict(
         entry_of(cell, roi=Roi((0, 6, 5), (9, 9, 9))), **{"directories.prefix": str(tmp_path / "results")}
