@@ -11,12 +11,15 @@ def convert(program: str, arguments: Sequence[str]) -> None:
     """Convert stacks of images to Zarr."""
     parser = make_parser(
         program,
-        "Convert stacks of images (TIFF, PNG) to Zarr. The k-th input goes with the k-th dataset, dtype and "
-        "conversion. Interrupted, it goes on when run again.",
+        "Convert stacks of images (TIFF, PNG), or datasets of Zarr, N5 and HDF5, to Zarr. The k-th input goes "
+        "with the k-th dataset, dtype and conversion. Interrupted, it goes on when run again.",
         config_flags=("-c", "--config"),
     )
     add = parser.add_argument
-    add("-i", "--input_dir", nargs="+", type=path_argument, required=True, help="folders of images")
+    add(
+        "-i", "--input_dir", nargs="+", type=path_argument, required=True,
+        help="folders of images, multi-page TIFFs, or datasets such as data.h5/volumes/raw",
+    )  # fmt: skip
     add("-f", "--output_file", type=path_argument, required=True, help="Zarr container to write to")
     add("-d", "--output_dataset", nargs="+", default=["volumes/raw"], help="datasets to write")
     add("-r", "--image_regex", default=r".*_(\d+).*\.tif$", help="images; group 1 is the section number")
@@ -25,7 +28,10 @@ def convert(program: str, arguments: Sequence[str]) -> None:
     add(
         "--shape", nargs=3, type=int, default=None, metavar=ZYX, help="size of the crop, voxels; default: all"
     )
-    add("--resolution", nargs=3, type=float, default=[5, 5, 5], metavar=ZYX, help="voxel size, nm")
+    add(
+        "--resolution", nargs=3, type=float, default=None, metavar=ZYX,
+        help="voxel size, nm; default: 5 5 5 for images, that of the input for Zarr, N5 and HDF5",
+    )  # fmt: skip
     add("--chunks", nargs=3, type=int, default=[128, 128, 128], metavar=ZYX, help="chunk shape, voxels")
     add(
         "--conversion",
@@ -48,7 +54,7 @@ def convert(program: str, arguments: Sequence[str]) -> None:
         image_regex=options.image_regex,
         offset=tuple(options.offset),
         shape=tuple(options.shape) if options.shape else (None, None, None),
-        resolution=tuple(options.resolution),
+        resolution=tuple(options.resolution) if options.resolution else None,
         chunks=tuple(options.chunks),
         invert=options.invert,
     )
@@ -94,6 +100,9 @@ def mask(program: str, arguments: Sequence[str]) -> None:
     _add_volume(parser, dataset=None, out="volumes/mask")
     parser.add_argument("--min_gray_value", type=int, default=2, help="darker voxels are outside")
     parser.add_argument("--max_gray_value", type=int, default=180, help="brighter voxels are outside")
+    parser.add_argument(
+        "--min_size_voxels", type=int, default=100_000, help="smaller objects and holes are removed"
+    )
     options = parser.parse_args(list(arguments))
 
     from incasem.formatting.mask import MaskOptions, create_mask
@@ -105,6 +114,7 @@ def mask(program: str, arguments: Sequence[str]) -> None:
         chunk_shape=tuple(options.chunk_shape),
         min_gray_value=options.min_gray_value,
         max_gray_value=options.max_gray_value,
+        min_size_voxels=options.min_size_voxels,
     )
     report = create_mask(job, num_workers=options.num_workers)
     tell(f"{report.summary()}\n  {job.file / job.out_dataset}")
@@ -150,12 +160,19 @@ def export(program: str, arguments: Sequence[str]) -> None:
     add("-d", "--datasets", action="append", nargs="+", required=True, help="datasets of that container")
     add("-o", "--out_directory", type=path_argument, required=True, help="where the stacks go")
     add("--out_datasets", action="append", nargs="+", help="names of the stacks; default: the dataset names")
+    add(
+        "--values", choices=("auto", "labels", "grey"), default="auto",
+        help="labels: 0 or 255; grey: as they are; auto: labels for uint32 and segmentations",
+    )  # fmt: skip
     add_workers(parser)
     options = parser.parse_args(list(arguments))
 
     from incasem.formatting.export import export_images, pair_exports
 
-    for job in pair_exports(options.filename, options.datasets, options.out_directory, options.out_datasets):
+    jobs = pair_exports(
+        options.filename, options.datasets, options.out_directory, options.out_datasets, options.values
+    )
+    for job in jobs:
         report = export_images(job, num_workers=options.num_workers)
         tell(f"{report.summary()}\n  {job.images_dir}")
 

@@ -62,7 +62,7 @@ def run_script(verb: str) -> None:
 
 def run_verb(name: str, arguments: Sequence[str], program: str) -> int:
     """Run one verb. Errors that a user can mend end in one line on stderr and their exit code."""
-    logging.captureWarnings(True)
+    _set_up_logging()
     verb = VERBS[name]
     function = getattr(importlib.import_module(verb.module), verb.function)
     try:
@@ -74,6 +74,18 @@ def run_verb(name: str, arguments: Sequence[str], program: str) -> int:
         print(f"{program}: interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _set_up_logging() -> None:
+    """Warnings go to the terminal as one line each; what a run logs in detail goes to its own file."""
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    logging.getLogger("incasem").setLevel(logging.INFO)
+    if not root.handlers:
+        terminal = logging.StreamHandler()
+        terminal.setLevel(logging.WARNING)
+        terminal.setFormatter(logging.Formatter("warning: %(message)s"))
+        root.addHandler(terminal)
 
 
 def _top_parser() -> argparse.ArgumentParser:

@@ -1,8 +1,11 @@
-"""The optimizer and its learning rate."""
+"""The optimizer, its learning rate, and the moving average of the weights."""
 
+import copy
 import math
 
 import torch
+
+from incasem.networks import ValidNetwork
 
 
 def make_optimizer(network: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.Adam:
@@ -24,3 +27,26 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the learning rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = value
+
+
+class WeightAverage:
+    """An exponential moving average of a network's weights, which predicts better than any of its members.
+
+    The decay of the first steps is smaller, (1 + t) / (10 + t), so that the random initial weights are soon
+    forgotten (Tarvainen & Valpola, "Mean teachers", NeurIPS 2017, use such a ramp).
+
+    Args:
+        network: copied; the copy is `network`.
+        decay: of later steps, below 1.
+    """
+
+    def __init__(self, network: ValidNetwork, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, network: ValidNetwork, iteration: int) -> None:
+        """Take in the weights after the step of ``iteration``."""
+        decay = min(self._decay, (1 + iteration) / (10 + iteration))
+        for mean, value in zip(self.network.parameters(), network.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)

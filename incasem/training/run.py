@@ -21,6 +21,7 @@ from incasem.config import (
 )
 from incasem.errors import CheckpointError, ConfigError, explain
 from incasem.networks import (
+    Checkpoint,
     ValidNetwork,
     build_network,
     choose_precision,
@@ -34,7 +35,7 @@ from incasem.tracking import TRAININGS, Run, RunStore, find_training_settings, o
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import SampleFeed
 from incasem.training.monitor import Monitor
-from incasem.training.optimization import make_optimizer
+from incasem.training.optimization import WeightAverage, make_optimizer
 from incasem.training.report import write_training_report
 from incasem.training.sources import check_entries
 from incasem.training.trainer import History, Trainer
@@ -128,8 +129,8 @@ def _store_and_base(request: TrainingRequest) -> tuple[RunStore, dict[str, Any] 
     given = {flag: run_id for flag, run_id in asked.items() if run_id is not None}
     if len(given) > 1:
         raise ConfigError(
-            f"{' and '.join(given)} are given together; allowed: one of them, since each names the run to build "
-            "on. Leave one."
+            f"{' and '.join(given)} are given together; allowed: one of them, since each names the run to "
+            "build on. Leave one."
         )
     # The store's place depends on directories.runs, which the earlier run cannot change.
     places = load_training_config(request.settings_file, request.overrides)
@@ -189,7 +190,7 @@ def _run(
     config = prepared.config
     if config.training.num_threads is not None:
         torch.set_num_threads(config.training.num_threads)
-    network, optimizer, start = _initial_state(request, prepared, directories)
+    network, optimizer, average, start = _initial_state(request, prepared, directories)
     _tell_start(tell, request, prepared, directories, start)
     seed = config.seed if config.seed is not None else 0
     batch_size = config.training.batch_size
@@ -219,6 +220,7 @@ def _run(
             sidecar=_sidecar(request, prepared, directories),
             device=prepared.device,
             precision=prepared.precision,
+            average=average,
             start=start,
             tell=tell,
         )
@@ -227,36 +229,52 @@ def _run(
 
 def _initial_state(
     request: TrainingRequest, prepared: _Prepared, directories: RunDirectories
-) -> tuple[ValidNetwork, torch.optim.Optimizer, int]:
-    """Return network, optimizer and first iteration: new, fine-tuned, or where an earlier run stood."""
+) -> tuple[ValidNetwork, torch.optim.Optimizer, WeightAverage | None, int]:
+    """Return network, optimizer, average and first iteration: new, fine-tuned, or where a run stood."""
     config = prepared.config
     torch.manual_seed(config.seed if config.seed is not None else 0)
     network = build_network(config.model.model_dump())
     network.to(prepared.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     settings = config.training.optimizer
     optimizer = make_optimizer(network, settings.lr, settings.weight_decay)
+    checkpoint, start = _checkpoint_to_start_from(request, directories)
+    if checkpoint is None:
+        return network, optimizer, _average(network, config), start
+    # The average first: it goes on from the averaged weights, the network from those behind them.
+    load_into(network, checkpoint)
+    average = _average(network, config)
     if request.continue_run is not None:
-        found = latest_checkpoint(directories.models)
-        if found is None:
-            raise CheckpointError(
-                explain(
-                    "--continue_run",
-                    request.continue_run,
-                    f"a run with a whole checkpoint in {directories.models}",
-                    "Start the training anew, or correct directories.runs",
-                )
-            )
-        iteration, path = found
-        checkpoint = load_checkpoint(path)
         load_into(network, checkpoint, for_training=True)
+    if request.continue_run is not None or checkpoint.optimizer_state is not None:
         load_optimizer(optimizer, checkpoint)
-        return network, optimizer, iteration + 1
+    return network, optimizer, average, start
+
+
+def _average(network: ValidNetwork, config: TrainingConfig) -> WeightAverage | None:
+    decay = config.training.ema_decay
+    return None if decay is None else WeightAverage(network, decay)
+
+
+def _checkpoint_to_start_from(
+    request: TrainingRequest, directories: RunDirectories
+) -> tuple[Checkpoint | None, int]:
+    """Return the checkpoint that the run builds on, if any, and its first iteration."""
     if request.start_from is not None:
-        checkpoint = load_checkpoint(request.start_from[1])
-        load_into(network, checkpoint)
-        if checkpoint.optimizer_state is not None:
-            load_optimizer(optimizer, checkpoint)
-    return network, optimizer, 0
+        return load_checkpoint(request.start_from[1]), 0
+    if request.continue_run is None:
+        return None, 0
+    found = latest_checkpoint(directories.models)
+    if found is None:
+        raise CheckpointError(
+            explain(
+                "--continue_run",
+                request.continue_run,
+                f"a run with a whole checkpoint in {directories.models}",
+                "Start the training anew, or correct directories.runs",
+            )
+        )
+    iteration, path = found
+    return load_checkpoint(path), iteration + 1
 
 
 def _sidecar(request: TrainingRequest, prepared: _Prepared, directories: RunDirectories) -> dict[str, Any]:
@@ -280,11 +298,11 @@ def _tell_start(
 ) -> None:
     config = prepared.config
     parameters = sum(p.numel() for p in prepared.network.parameters())
+    regions = f"{len(prepared.training)} training and {len(prepared.validation)} validation regions"
     precision = str(prepared.precision).removeprefix("torch.")
     tell(
         f"run {directories.run_id} ({request.name}): {config.model.type} with {parameters:,} parameters on "
-        f"{prepared.device}, {precision}; {len(prepared.training)} training and {len(prepared.validation)} "
-        f"validation regions; iterations {start} to {config.training.iterations}"
+        f"{prepared.device}, {precision}; {regions}; iterations {start} to {config.training.iterations}"
     )
     tell(f"  watch it: tensorboard --logdir {directories.tensorboard}")
 

@@ -17,7 +17,7 @@ from incasem.tasks import semantic
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import Batch
 from incasem.training.monitor import Monitor, class_picture
-from incasem.training.optimization import learning_rate, set_learning_rate
+from incasem.training.optimization import WeightAverage, learning_rate, set_learning_rate
 from incasem.training.snapshots import write_training_snapshot
 from incasem.training.validation import Validation, Validator
 
@@ -45,6 +45,7 @@ class Trainer:
         monitor: where metrics go.
         directories: where files go.
         sidecar: what each checkpoint's sidecar says besides iteration and scores.
+        average: moving average of the weights, which then is what is validated and predicted with.
         start: the first iteration; larger than 0 where a run is continued.
         tell: prints a line to the terminal.
     """
@@ -59,6 +60,7 @@ class Trainer:
     sidecar: dict[str, Any]
     device: torch.device
     precision: torch.dtype
+    average: WeightAverage | None = None
     start: int = 0
     tell: Callable[[str], None] = lambda line: None
     history: History = field(default_factory=History)
@@ -78,6 +80,8 @@ class Trainer:
                 )
                 set_learning_rate(self.optimizer, rate)
                 loss, logits = self._step(batch)
+                if self.average:
+                    self.average.update(self.network, iteration)
                 self._record_step(iteration, loss, rate, waited, batch, logits)
                 progress.set_postfix_str(f"loss {loss:.4f}", refresh=False)
                 progress.update()
@@ -127,7 +131,9 @@ class Trainer:
 
     def _save(self, iteration: int) -> None:
         sidecar = self.sidecar | {"iteration": iteration}
-        save_checkpoint(self.directories.checkpoint(iteration), self.network, self.optimizer, sidecar)
+        path = self.directories.checkpoint(iteration)
+        averaged = None if self.average is None else self.average.network
+        save_checkpoint(path, self.network, self.optimizer, sidecar, averaged=averaged)
 
     def _validates(self, iteration: int) -> bool:
         return iteration % self.config.validation.validate_every == 0 or (
@@ -135,7 +141,8 @@ class Trainer:
         )
 
     def _validate(self, iteration: int, validator: Validator) -> None:
-        validations = validator.run(self.network, iteration)
+        validated = self.network if self.average is None else self.average.network
+        validations = validator.run(validated, iteration)
         self.network.train()
         self.history.validations.append((iteration, validations))
         for index, validation in enumerate(validations):

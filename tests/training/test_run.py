@@ -72,12 +72,14 @@ def test_the_same_seed_gives_the_same_run(project):
         assert torch.equal(value, weights(project, 1, 4, "b")[name])
 
 
-def test_a_continued_run_equals_an_uninterrupted_one(project):
-    whole, _ = run(project, "training.iterations=6", runs="whole")
-    run(project, "training.iterations=3")
+@pytest.mark.parametrize("average", ["none", "0.9"])
+def test_a_continued_run_equals_an_uninterrupted_one(project, average):
+    average = f"training.ema_decay={average}"
+    whole, _ = run(project, average, "training.iterations=6", runs="whole")
+    run(project, average, "training.iterations=3")
     checkpoint = project / "runs/models/0001/model_checkpoint_3"
     assert checkpoint.exists(), "the last iteration is saved although it is no multiple of save_every"
-    second, _ = run(project, "training.iterations=6", continue_run=1)
+    second, _ = run(project, average, "training.iterations=6", continue_run=1)
     assert second == 2
     assert not (project / "runs/models/0002").exists(), "a continued run writes to the folder of the first"
     expected = losses(project, whole, "whole")
