@@ -11,8 +11,8 @@ def convert(program: str, arguments: Sequence[str]) -> None:
     """Convert stacks of images to Zarr."""
     parser = make_parser(
         program,
-        "Convert stacks of images (TIFF, PNG), or datasets of Zarr, N5 and HDF5, to Zarr. The k-th input goes "
-        "with the k-th dataset, dtype and conversion. Interrupted, it goes on when run again.",
+        "Convert stacks of images (TIFF, PNG), or datasets of Zarr, N5 and HDF5, to Zarr. The k-th input "
+        "goes with the k-th dataset, dtype and conversion. Interrupted, it goes on when run again.",
         config_flags=("-c", "--config"),
     )
     add = parser.add_argument

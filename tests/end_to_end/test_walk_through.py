@@ -49,7 +49,8 @@ def home(request, cell, tmp_path_factory):
     shell.must("cp -r old/annotations/location ~/incasem/data/my_new_mito_annotations")
     cwd = shell.home / "incasem/scripts/01_data_formatting"
     for command in (
-        "python 00_image_sequences_to_zarr.py -i ~/incasem/data/my_new_data -f ~/incasem/data/my_new_data.zarr",
+        "python 00_image_sequences_to_zarr.py -i ~/incasem/data/my_new_data"
+        " -f ~/incasem/data/my_new_data.zarr",
         "python 40_equalize_histogram.py -f ~/incasem/data/my_new_data.zarr -d volumes/raw"
         " -o volumes/raw_equalized",
         "python 20_create_mask.py -f ~/incasem/data/my_new_data.zarr -d volumes/raw",
