@@ -11,6 +11,7 @@ shared memory, or through a pipe where the machine offers too little of it.
 import atexit
 import contextlib
 import itertools
+import logging
 import math
 import os
 import random
@@ -35,9 +36,12 @@ from incasem.training.resampling import warm_up
 from incasem.training.samples import Batch, Sample
 from incasem.training.sources import EntrySource, Keys, open_entry
 
+logger = logging.getLogger(__name__)
+
 __all__ = ["Batch", "Sample", "SampleFeed"]
 
 CACHE_BYTES = 2**29  # of decoded chunks that one process keeps, over all entries
+TIMEOUT_S = 1800  # without any sample, after which the training gives up
 SHARED_MEMORY = Path("/dev/shm")
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ARRAYS = {
@@ -117,6 +121,7 @@ class SampleFeed:
             num_workers=self._num_workers,
             prefetch_factor=self._ahead if self._num_workers else None,
             multiprocessing_context="spawn" if self._num_workers else None,
+            timeout=TIMEOUT_S if self._num_workers else 0,
             worker_init_fn=_start_worker,
             collate_fn=_as_is,
         )
@@ -134,7 +139,12 @@ class SampleFeed:
         """End the workers."""
         loaded, self._loaded = self._loaded, None
         if loaded is not None and self._num_workers:
-            loaded._shutdown_workers()  # type: ignore[attr-defined]  # what its destructor does, only now
+            try:
+                loaded._shutdown_workers()  # type: ignore[attr-defined]  # what its destructor does, only now
+            except RuntimeError as error:
+                if not _is_about_a_worker(error):
+                    raise
+                logger.debug("a feed worker ended by itself: %s", error)
         self._dataset.close()
 
     def __enter__(self) -> Self:
@@ -145,7 +155,7 @@ class SampleFeed:
     ) -> None:
         self.close()
         # torch reports a killed worker by a signal handler, wherever the main thread is at that moment.
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+        if error is not None and _is_about_a_worker(error):
             raise self._worker_ended(error) from error
 
     def _samples(self) -> Iterator[Sample]:
@@ -285,6 +295,10 @@ def _to_sample(made: dict[str, Any]) -> Sample:
     tensors = {name: torch.as_tensor(made[name]) for name in ARRAYS}
     tensors["labels"] = tensors["labels"].to(torch.int64)  # one byte a voxel until here
     return Sample(**(made | tensors))
+
+
+def _is_about_a_worker(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader ")
 
 
 def _as_is(made: Any) -> Any:
