@@ -22,7 +22,7 @@ from incasem.prediction.cost import NetworkCost
 from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
 
 _TENSOR_LIMIT = 2**31
-_MEMORY_SHARE = 0.4
+_MEMORY_SHARE = 0.5
 """Of the memory that a device has in all. Not of what happens to be free: the same machine must choose the
 same block again when a killed job is continued."""
 _MEMORY_FACTOR = 1.2
@@ -130,17 +130,38 @@ class Planner:
             ConfigError: ``block_shape`` is not a multiple of the write unit, or there is too little memory
                 for the smallest tile.
         """
-        candidates = [self._checked(block_shape)] if block_shape is not None else self._candidates()
+        if block_shape is not None:
+            block = self._checked(block_shape)
+            return (self._evaluate(block, num_workers) or self._in_tiles(block, num_workers))[1]
         best: tuple[float, PredictionPlan] | None = None
-        for candidate in candidates:
-            found = self._evaluate(candidate, self._whole_tile(candidate), num_workers)
+        for block in self._about_cubic_blocks():
+            found = self._evaluate(block, num_workers)
             # A block of several tiles saves nothing over smaller blocks: it is the last resort.
             if found is None and best is None:
-                found = self._in_tiles(candidate, num_workers)
+                found = self._in_tiles(block, num_workers)
             if found is not None and (best is None or found[0] < best[0]):
                 best = found
-        assert best is not None, "there is at least one candidate"
-        return best[1]
+        assert best is not None, "there is at least one block"
+        return self._grown(best, num_workers)[1]
+
+    def _grown(self, best: tuple[float, PredictionPlan], num_workers: int) -> tuple[float, PredictionPlan]:
+        """Return the best that enlarging one axis after the other leads to: memory may hold 128×256×256."""
+        while True:
+            larger = [self._enlarged(best[1].block_shape, axis) for axis in range(3)]
+            found = [self._evaluate(block, num_workers) for block in larger if block is not None]
+            better = [candidate for candidate in found if candidate is not None and candidate[0] < best[0]]
+            if not better:
+                return best
+            best = min(better, key=lambda candidate: candidate[0])
+
+    def _enlarged(self, block_shape: Coordinate, axis: int) -> Coordinate | None:
+        """Return the block with the fewest more voxels along ``axis`` that shares the ROI evenly."""
+        whole, unit, edge = self._whole()[axis], self._unit[axis], block_shape[axis]
+        for count in range(-(-whole // edge) - 1, 0, -1):
+            larger = -(-whole // (count * unit)) * unit
+            if larger > edge:
+                return Coordinate(larger if a == axis else e for a, e in enumerate(block_shape))
+        return None
 
     def _checked(self, block_shape: Sequence[int]) -> Coordinate:
         limited = Coordinate(min(b, s) for b, s in zip(block_shape, self._whole(), strict=True))
@@ -158,7 +179,7 @@ class Planner:
     def _whole(self) -> Coordinate:
         return ceil_to_multiple(self._roi.shape, self._unit)
 
-    def _candidates(self) -> Iterator[Coordinate]:
+    def _about_cubic_blocks(self) -> Iterator[Coordinate]:
         """Yield about cubic blocks, smallest first, with the ROI shared evenly among them."""
         whole, seen = self._whole(), set()
         for edge in range(min(self._unit), max(_LARGEST_EDGE, *self._unit) + 1, min(self._unit)):
@@ -191,7 +212,7 @@ class Planner:
                     )
                 )
             tile = smaller
-            found = self._evaluate(block_shape, tile, num_workers)
+            found = self._evaluate(block_shape, num_workers, tile)
             if found is not None:
                 return found
 
@@ -204,9 +225,14 @@ class Planner:
         return small_enough and self._memory(input_shape) <= self._device.memory_bytes * _MEMORY_SHARE
 
     def _evaluate(
-        self, block_shape: Coordinate, tile_shape: Coordinate, num_workers: int
+        self, block_shape: Coordinate, num_workers: int, tile_shape: Coordinate | None = None
     ) -> tuple[float, PredictionPlan] | None:
-        """Return estimated seconds and plan, or None where a tile does not fit into the memory."""
+        """Return estimated seconds and plan, or None where a tile does not fit into the memory.
+
+        ``tile_shape`` None: one tile a block.
+        """
+        if tile_shape is None:
+            tile_shape = self._whole_tile(block_shape)
         tiling: Tiling = self._published or AlignedTiling(self._network, tile_shape)
         sizes = [self._input_sizes(tiling, axis, block_shape[axis]) for axis in range(3)]
         flops, read, memory = 0, 0, _MEMORY_BASE
@@ -255,13 +281,32 @@ def largest_tile(network: ValidNetwork, device: Device) -> Coordinate:
     return Planner(network, device, Roi((0, 0, 0), unlimited), unlimited).plan().tile_shape
 
 
-def _total_memory() -> int:
-    """Return the memory (bytes) that this machine or container has in all."""
+def _total_memory(root: Path = Path("/")) -> int:
+    """Return the memory (bytes) that this machine, container or cluster job has in all.
+
+    Args:
+        root: of the file system, for tests.
+    """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+    for limit in _memory_limits(root):
         if limit.is_file() and (text := limit.read_text().strip()).isdigit():
             total = min(total, int(text))
     return total
+
+
+def _memory_limits(root: Path) -> Iterator[Path]:
+    """Yield the files that may limit this process: those of its control group and of all groups above."""
+    groups = root / "sys/fs/cgroup"
+    yield groups / "memory/memory.limit_in_bytes"
+    own = root / "proc/self/cgroup"
+    for line in own.read_text().splitlines() if own.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        base = groups / "memory" if controllers == "memory" else groups
+        name = "memory.limit_in_bytes" if controllers == "memory" else "memory.max"
+        group = base / path.strip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(base):
+                yield folder / name
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from incasem.errors import ConfigError
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import Unet
 from incasem.prediction import AlignedTiling, Device, Planner, PublishedTiling
-from incasem.prediction.plan import largest_tile
+from incasem.prediction.plan import _total_memory, largest_tile
 
 PUBLISHED = Unet()
 SMALL = Unet(num_fmaps=2, downsample_factors=((2, 2, 2),))
@@ -60,6 +60,15 @@ def test_more_memory_means_larger_blocks_and_less_work():
     assert large.read_overhead < small.read_overhead
 
 
+def test_what_memory_is_left_goes_into_one_axis_after_the_other():
+    roi = Roi((1, 1, 1), (256, 256, 256))
+    device = Device("cpu", bytes_per_element=2, memory_bytes=15 << 30, cores=2)
+    plan = Planner(PUBLISHED, device, roi, (64, 64, 64)).plan()
+
+    assert sorted(plan.block_shape) == [128, 256, 256]
+    assert plan.memory_bytes <= device.memory_bytes / 2
+
+
 def test_a_block_of_the_user_is_taken_as_it_is_and_cut_into_tiles_that_fit():
     roi = Roi((0, 0, 0), (1000, 1000, 1000))
     plan = Planner(PUBLISHED, CPU, roi, (64, 64, 64)).plan((512, 512, 512))
@@ -104,7 +113,7 @@ def test_the_largest_tile_fits_the_memory_it_was_made_for():
     plan = Planner(PUBLISHED, CPU, Roi((0, 0, 0), tile), tile).plan()
 
     assert plan.num_blocks == 1
-    assert plan.memory_bytes <= CPU.memory_bytes * 0.4
+    assert plan.memory_bytes <= CPU.memory_bytes / 2
     assert min(largest_tile(PUBLISHED, GPU)) > max(tile)
 
 
@@ -115,3 +124,24 @@ def test_memory_and_cores_are_shared_among_workers():
     assert one.bytes_per_element == 2
     assert two.memory_bytes == one.memory_bytes // 2
     assert two.cores == max(1, one.cores // 2)
+
+
+@pytest.mark.parametrize(
+    ("group", "limit"),
+    [
+        ("0::/slurm/job_7/step_0", "sys/fs/cgroup/slurm/job_7/memory.max"),
+        ("0::/", "sys/fs/cgroup/memory.max"),
+        ("5:cpu:/other\n4:memory:/docker/abc", "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes"),
+    ],
+)
+def test_memory_is_that_of_the_container_or_cluster_job(tmp_path, group, limit):
+    path = tmp_path / "proc/self/cgroup"
+    path.parent.mkdir(parents=True)
+    path.write_text(group + "\n")
+    file = tmp_path / limit
+    file.parent.mkdir(parents=True)
+    file.write_text("1000000\n")
+    assert _total_memory(tmp_path) == 1_000_000
+
+    file.write_text("max\n")
+    assert _total_memory(tmp_path) > 1_000_000
