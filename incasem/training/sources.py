@@ -67,13 +67,13 @@ def open_entry(entry: DataEntry, index: int = 0, *, cache_bytes: int = 0) -> Ent
     Args:
         entry: of a data configuration.
         index: its place there.
-        cache_bytes: of decoded chunks that each volume may keep in memory.
+        cache_bytes: of decoded chunks that the entry may keep in memory, half of them raw data.
 
     Raises:
         DataError: a dataset is missing, not three-dimensional, of a type that cannot be read as raw or
             labels, of another voxel size than the raw data, or does not cover the ROI.
     """
-    stored_raw = open_volume(entry.file / entry.raw, cache_bytes=cache_bytes)
+    stored_raw = open_volume(entry.file / entry.raw, cache_bytes=cache_bytes // 2)
     raw = stored_raw.with_place(voxel_size=entry.voxel_size)
     _check_spatial(raw, entry)
     semantic.full_scale(raw.dtype)
@@ -112,7 +112,8 @@ def open_entry(entry: DataEntry, index: int = 0, *, cache_bytes: int = 0) -> Ent
                 )
             )
     resolved = replace(entry, offset=tuple(roi.begin), shape=tuple(roi.shape))
-    return EntrySource(index, resolved, roi, raw, GroundTruth(resolved, cache_bytes=cache_bytes))
+    truth = GroundTruth(resolved, cache_bytes=cache_bytes // 2 // max(len(datasets), 1))
+    return EntrySource(index, resolved, roi, raw, truth)
 
 
 def check_entries(entries: Sequence[DataEntry], config: TrainingConfig) -> None:
