@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.mongod import MISSING, Mongod, find_mongod
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -62,13 +60,3 @@ def make_home(home: Path) -> Shell:
         shutil.copytree(ROOT / folder, clone / folder)
     (clone / "data").mkdir()
     return Shell(home)
-
-
-@pytest.fixture(scope="session")
-def mongod(tmp_path_factory):
-    """A server for the whole session."""
-    if find_mongod() is None:
-        pytest.skip(MISSING)
-    server = Mongod(tmp_path_factory.mktemp("mongod")).start()
-    yield server
-    server.stop()

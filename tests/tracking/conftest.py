@@ -6,17 +6,6 @@ from pathlib import Path
 import pytest
 
 from incasem.tracking import TRAININGS, open_store
-from tests.mongod import MISSING, Mongod, find_mongod
-
-
-@pytest.fixture(scope="session")
-def mongod(tmp_path_factory):
-    """A server for the whole session; its databases are emptied by `make_store`."""
-    if find_mongod() is None:
-        pytest.skip(MISSING)
-    server = Mongod(tmp_path_factory.mktemp("mongod")).start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["directory", "mongodb"])
