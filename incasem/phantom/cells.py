@@ -62,7 +62,7 @@ def plan_cells(tissue: Tissue, rng: np.random.Generator) -> tuple[Cells, Nucleus
         other[flip] *= -0.6
         seeds.append(middle + middle * other * 2 * rng.uniform(0.5, 0.62))
     seeds.append(middle + middle * corner * 2 * rng.uniform(0.45, 0.58))
-    tones = np.concatenate([[0.26], rng.uniform(0.2, 0.36, len(seeds) - 1)]).astype(np.float32)
+    tones = np.concatenate([[0.26], rng.uniform(0.2, 0.31, len(seeds) - 1)]).astype(np.float32)
 
     radius = float(np.median(tissue.extent_nm)) * rng.uniform(0.5, 0.65)
     centre = middle - middle * corner * rng.uniform(0.8, 1.0, 3)
@@ -124,7 +124,7 @@ def _paint_nucleoplasm(density: Array, outside: Array, grain: Array, chromatin: 
     within = outside < -_ENVELOPE_NM / 2
     rim = np.clip((outside + _ENVELOPE_NM + 70) / 70, 0, 1)
     clumped = np.clip(3.0 * (chromatin + 0.55 * rim - 0.12), 0, 1)
-    nucleoplasm = 0.26 + 0.27 * clumped + 0.06 * grain
+    nucleoplasm = 0.26 + 0.21 * clumped + 0.06 * grain
     density[within] = nucleoplasm[within]
 
 

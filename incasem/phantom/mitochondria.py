@@ -115,12 +115,12 @@ def _paint_inside(
 ) -> None:
     half = max(8.0, finest_nm)
     grain = density * 0.25  # some of the granules that were here before: matrix is not flat either
-    matrix = rng.uniform(0.33, 0.46)
+    matrix = rng.uniform(0.40, 0.50)
     blend(density, 0.3, np.clip(-distance / 4, 0, 1))
     inner = distance + _INNER_NM
     blend(density, matrix - 0.09 + grain, np.clip(-inner / 5, 0, 1))
     bent = np.abs(lamellae + 16 * folds)
-    reach = np.clip((0.26 + folds) * 8, 0, 1) * np.clip(-inner / 4, 0, 1)
-    blend(density, matrix + rng.uniform(0.26, 0.36), np.clip(1.5 - bent / max(8.0, finest_nm), 0, 1) * reach)
+    reach = np.clip((0.34 + folds) * 8, 0, 1) * np.clip(-inner / 4, 0, 1)
+    blend(density, matrix + rng.uniform(0.24, 0.32), np.clip(1.5 - bent / max(8.0, finest_nm), 0, 1) * reach)
     blend(density, MEMBRANE - 0.08, band(inner, 0, half))
     blend(density, MEMBRANE, band(distance, -5, half))

@@ -7,17 +7,17 @@ from incasem.phantom.fields import SmoothField
 from incasem.phantom.shapes import Point, Room, Tube, band, blend, tube_distance, walk
 from incasem.phantom.tissue import FAR_NM, Tissue
 
-_LYSOSOMES_PER_UM3 = 6.0
+_LYSOSOMES_PER_UM3 = 12.0
 _CLUSTERS_PER_UM3 = 14.0
 
 
 def paint_lysosomes(tissue: Tissue, rng: np.random.Generator) -> None:
     """Paint dense bodies as dark as mitochondria, with one membrane and without cristae."""
-    largest = min(115.0, float(np.median(tissue.extent_nm)) * 0.2)
+    largest = min(125.0, float(np.median(tissue.extent_nm)) * 0.2)
     for _ in range(max(1, round(_LYSOSOMES_PER_UM3 * float(np.prod(tissue.extent_nm / 1000))))):
         room = Room(*tissue.room())
         place, distance = room.draw(rng, 10)
-        radius = min(largest * rng.uniform(0.5, 1.0), distance - 12)
+        radius = min(largest * rng.uniform(0.6, 1.0), distance - 12)
         if radius < 30:
             continue
         way = walk(
@@ -36,7 +36,7 @@ def _paint_lysosome(tissue: Tissue, tube: Tube, rng: np.random.Generator) -> Non
     axes = tissue.axes_nm(window)
     blotches = SmoothField(rng, [a[0] for a in axes], [a[-1] for a in axes], 32.0)(*axes)
     density = tissue.density_ZYX[window]
-    dark = float(rng.choice([rng.uniform(0.42, 0.6), rng.uniform(0.6, 0.72)]))
+    dark = float(rng.uniform(0.62, 0.8))
     blend(density, dark + 0.22 * blotches, np.clip(-distance / 4, 0, 1))
     blend(density, MEMBRANE - 0.03, band(distance, -5, max(7.5, tissue.finest_nm)))
     np.minimum(free, distance, out=free)
