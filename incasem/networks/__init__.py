@@ -1,5 +1,6 @@
 """Networks, losses, checkpoints, and running a network fast; `torch` only, knows nothing of volumes."""
 
+from incasem.networks.allocation import keep_freed_memory
 from incasem.networks.build import OneConv3d, build_network
 from incasem.networks.checkpoint import (
     Checkpoint,
@@ -27,6 +28,7 @@ __all__ = [
     "build_network",
     "choose_precision",
     "infer_model_settings",
+    "keep_freed_memory",
     "latest_checkpoint",
     "load_checkpoint",
     "load_into",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction
 from incasem.geometry import Coordinate, Roi
-from incasem.networks import ValidNetwork, build_network, load_checkpoint, load_into
+from incasem.networks import ValidNetwork, build_network, keep_freed_memory, load_checkpoint, load_into
 from incasem.prediction.outputs import SEGMENTATION
 from incasem.prediction.predictor import Predictor
 from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
@@ -77,6 +77,8 @@ class PredictionWorker:
 
     def __call__(self) -> BlockFunction:
         """Load the network and return the function of one block."""
+        if self.device == "cpu":
+            keep_freed_memory()
         network = load_network(self.model, self.checkpoint)
         tiling: Tiling = (
             AlignedTiling(network, self.tile_shape)

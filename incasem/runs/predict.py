@@ -88,7 +88,9 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
         _tell_start(tell, request, config, checkpoint, number, interrupted is not None)
         group = output_group(request.run_id, number)
         with at_work(store, run.run_id):
-            predictions = predict_entries(config, entries, checkpoint=checkpoint, output_group=group)
+            predictions = predict_entries(
+                config, entries, checkpoint=checkpoint, output_group=group, tell=tell
+            )
         for prediction in predictions:
             tell(prediction.summary())
         return {"folders": [str(p.folder) for p in predictions]} | _scores(config, predictions, run, tell)

@@ -25,6 +25,7 @@ from incasem.networks import (
     ValidNetwork,
     build_network,
     choose_precision,
+    keep_freed_memory,
     latest_checkpoint,
     load_checkpoint,
     load_into,
@@ -188,6 +189,8 @@ def _run(
     tell: Callable[[str], None],
 ) -> History:
     config = prepared.config
+    if prepared.device.type == "cpu":
+        keep_freed_memory()
     if config.training.num_threads is not None:
         torch.set_num_threads(config.training.num_threads)
     network, optimizer, average, start = _initial_state(request, prepared, directories)

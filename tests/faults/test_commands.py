@@ -113,8 +113,9 @@ def cell(tmp_path):
 def test_a_killed_prediction_continues_under_its_number(cell):
     words = [
         "predict", "--run_id", 1, "with", ROOT / "scripts/03_predict/config_prediction.yaml",
-        f"prediction.data={cell / 'cell.json'}", f"directories.data={cell}", f"directories.runs={cell / 'runs'}",
-        f"prediction.checkpoint={cell / 'checkpoint'}", "prediction.torch.device=cpu", "prediction.precision=fp32",
+        f"prediction.data={cell / 'cell.json'}", f"directories.data={cell}",
+        f"directories.runs={cell / 'runs'}", f"prediction.checkpoint={cell / 'checkpoint'}",
+        "prediction.torch.device=cpu", "prediction.precision=fp32",
         "prediction.block_size_voxels=[64,64,64]",
     ]  # fmt: skip
     group = cell / "cell.zarr/volumes/predictions/train_0001"

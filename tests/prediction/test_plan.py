@@ -62,7 +62,7 @@ def test_more_memory_means_larger_blocks_and_less_work():
 
 def test_what_memory_is_left_goes_into_one_axis_after_the_other():
     roi = Roi((1, 1, 1), (256, 256, 256))
-    device = Device("cpu", bytes_per_element=2, memory_bytes=15 << 30, cores=2)
+    device = Device("cpu", bytes_per_element=2, memory_bytes=21 << 30, cores=2)
     plan = Planner(PUBLISHED, device, roi, (64, 64, 64)).plan()
 
     assert sorted(plan.block_shape) == [128, 256, 256]
