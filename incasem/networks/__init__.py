@@ -11,6 +11,7 @@ from incasem.networks.checkpoint import (
     write_sidecar,
 )
 from incasem.networks.inference import InferenceNetwork, choose_precision
+from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy
 from incasem.networks.selection import best_checkpoint
@@ -28,6 +29,7 @@ __all__ = [
     "build_network",
     "choose_precision",
     "infer_model_settings",
+    "initialise",
     "keep_freed_memory",
     "latest_checkpoint",
     "load_checkpoint",

@@ -13,14 +13,27 @@ def make_optimizer(network: torch.nn.Module, lr: float, weight_decay: float) -> 
     return torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
 
 
+WARM_UP = 0.01  # of all iterations
+
+
 def learning_rate(base: float, schedule: str, iteration: int, iterations: int) -> float:
-    """Return the learning rate of an iteration: constant, or half a cosine from ``base`` to 0.
+    """Return the learning rate of an iteration.
 
     It depends on the iteration alone, so a resumed run needs no state of a schedule.
+
+    Args:
+        base: the largest one.
+        schedule: ``none``: constant, as published; ``cosine``: a linear rise over the first hundredth of the
+            iterations, then half a cosine down to 0 (Loshchilov & Hutter, "SGDR", ICLR 2017).
+        iteration: from 0.
+        iterations: of the whole training.
     """
     if schedule == "none":
         return base
-    return 0.5 * base * (1 + math.cos(math.pi * min(iteration, iterations) / max(iterations, 1)))
+    warm_up = WARM_UP * iterations
+    rise = min(1.0, (iteration + 1) / max(warm_up, 1.0))
+    done = max(iteration - warm_up, 0.0) / max(iterations - warm_up, 1.0)
+    return rise * 0.5 * base * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

@@ -25,6 +25,7 @@ from incasem.networks import (
     ValidNetwork,
     build_network,
     choose_precision,
+    initialise,
     keep_freed_memory,
     latest_checkpoint,
     load_checkpoint,
@@ -237,6 +238,7 @@ def _initial_state(
     config = prepared.config
     torch.manual_seed(config.seed if config.seed is not None else 0)
     network = build_network(config.model.model_dump())
+    initialise(network)
     network.to(prepared.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     settings = config.training.optimizer
     optimizer = make_optimizer(network, settings.lr, settings.weight_decay)

@@ -11,12 +11,17 @@ def test_constant_by_default():
     assert [learning_rate(3e-5, "none", i, 10) for i in (0, 5, 10)] == [3e-5] * 3
 
 
-def test_half_a_cosine():
-    rates = [learning_rate(1.0, "cosine", i, 10) for i in range(11)]
-    assert rates[0] == 1
-    assert rates[5] == pytest.approx(0.5)
-    assert rates[10] == pytest.approx(0)
-    assert rates == sorted(rates, reverse=True)
+def test_a_rise_and_half_a_cosine():
+    rates = [learning_rate(1.0, "cosine", i, 1000) for i in range(1001)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates[505] == pytest.approx(0.5, abs=0.01)
+    assert rates[1000] == pytest.approx(0)
+    assert rates[11:] == sorted(rates[11:], reverse=True)
+
+
+def test_a_training_of_one_step():
     assert learning_rate(1.0, "cosine", 0, 0) == 1
 
 
