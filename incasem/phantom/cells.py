@@ -20,7 +20,7 @@ _PORES_PER_UM2 = 9.0
 
 
 class Nucleus(NamedTuple):
-    """A ball (in warped coordinates) that reaches into the volume from a corner, and its pores."""
+    """A ball (in warped coordinates) that reaches into the volume from an edge, and its pores."""
 
     centre_nm: Point
     radius_nm: float
@@ -53,7 +53,11 @@ class Cells(NamedTuple):
 
 
 def plan_cells(tissue: Tissue, rng: np.random.Generator) -> tuple[Cells, Nucleus]:
-    """Choose the arrangement: neighbours at some corners, the nucleus at the corner opposite."""
+    """Choose the arrangement: neighbours at some corners, the nucleus at the opposite side.
+
+    The nucleus lies half-way along the longest axis: both halves of a volume cut for training and
+    validation show all that there is.
+    """
     middle = tissue.extent_nm / 2
     corner = rng.choice([-1.0, 1.0], 3)
     seeds = [middle]
@@ -64,8 +68,10 @@ def plan_cells(tissue: Tissue, rng: np.random.Generator) -> tuple[Cells, Nucleus
     seeds.append(middle + middle * corner * 2 * rng.uniform(0.45, 0.58))
     tones = np.concatenate([[0.26], rng.uniform(0.2, 0.31, len(seeds) - 1)]).astype(np.float32)
 
-    radius = float(np.median(tissue.extent_nm)) * rng.uniform(0.5, 0.65)
-    centre = middle - middle * corner * rng.uniform(0.8, 1.0, 3)
+    radius = float(np.median(tissue.extent_nm)) * rng.uniform(0.42, 0.55)
+    away = rng.uniform(0.85, 1.05, 3)
+    away[int(np.argmax(tissue.extent_nm + rng.random(3)))] = rng.uniform(-0.25, 0.25)
+    centre = middle - middle * corner * away
     return Cells(np.array(seeds), tones), Nucleus(centre, radius, _pores(tissue, rng, centre, radius))
 
 
@@ -124,7 +130,7 @@ def _paint_nucleoplasm(density: Array, outside: Array, grain: Array, chromatin: 
     within = outside < -_ENVELOPE_NM / 2
     rim = np.clip((outside + _ENVELOPE_NM + 70) / 70, 0, 1)
     clumped = np.clip(3.0 * (chromatin + 0.55 * rim - 0.12), 0, 1)
-    nucleoplasm = 0.26 + 0.21 * clumped + 0.06 * grain
+    nucleoplasm = 0.25 + 0.18 * clumped + 0.06 * grain
     density[within] = nucleoplasm[within]
 
 

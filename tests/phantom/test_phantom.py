@@ -152,7 +152,7 @@ def test_a_threshold_does_not_find_the_mitochondria():
         for threshold in np.percentile(smooth, np.arange(4, 50, 3)):
             found = smooth < threshold
             best = max(best, 2 * (found & truth).sum() / (found.sum() + truth.sum()))
-    assert 0.3 < best < 0.72
+    assert 0.3 < best < 0.72, best
 
 
 def test_slices_drift_and_change_brightness():
