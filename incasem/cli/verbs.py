@@ -85,7 +85,22 @@ def _set_up_logging() -> None:
         terminal = logging.StreamHandler()
         terminal.setLevel(logging.WARNING)
         terminal.setFormatter(logging.Formatter("warning: %(message)s"))
+        terminal.addFilter(_Once())
         root.addHandler(terminal)
+
+
+class _Once(logging.Filter):
+    """Lets each message pass once: a volume that is opened six times has one thing to say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self._seen
+        self._seen.add(message)
+        return new
 
 
 def _top_parser() -> argparse.ArgumentParser:

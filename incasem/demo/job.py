@@ -61,7 +61,7 @@ class Demo:
     def _commands(self) -> Iterator[tuple[str, list[str]]]:
         places = self.places
         cell = ["-f", str(places.cell)]
-        stack = ["convert", *cell, "-i"]
+        stack = ["convert", *cell, "--resolution", *[str(demo.VOXEL_NM)] * 3, "-i"]
         exclude = [f"--exclude_voxels_{side}={demo.EXCLUSION_VOXELS}" for side in ("inwards", "outwards")]
         labels = ["-d", demo.LABELS]
         yield "2/9 TIFF stack to Zarr", [*stack, str(places.stacks / "raw")]
@@ -108,7 +108,7 @@ class Demo:
 
         from incasem.phantom import make_phantom
 
-        cell = make_phantom(self.size, seed=self.seed)
+        cell = make_phantom(self.size, self.seed, (demo.VOXEL_NM,) * 3)
         for name, stack_ZYX in (("raw", cell.raw_ZYX), (demo.STRUCTURE, cell.semantic(demo.STRUCTURE) * 255)):
             folder = self.places.stacks / name
             folder.mkdir(parents=True, exist_ok=True)
