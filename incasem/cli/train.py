@@ -30,7 +30,13 @@ def train(program: str, arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--repeat_run", type=int, metavar="RUN_ID", help="train again with a run's settings")
     parser.add_argument(
-        "--check_commit", action="store_true", help="refuse to build on a run that other code made"
+        # Published as a flag with a value, any of which meant yes.
+        "--check_commit",
+        nargs="?",
+        const=True,
+        default=False,
+        type=_is_true,
+        help="refuse to build on a run that other code made",
     )
     parser.add_argument(
         "--mongodb", type=path_argument, default=None, metavar="FILE",
@@ -53,6 +59,10 @@ def train(program: str, arguments: Sequence[str]) -> None:
         check_commit=options.check_commit,
     )
     run_training(request, tell)
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() not in ("false", "no", "0", "")
 
 
 def _start_from(run_id: str, checkpoint: str) -> tuple[int, Path]:

@@ -4,6 +4,7 @@ Sacred and pymongo are imported when a run starts or a store is opened, not with
 """
 
 from incasem.tracking.cards import find_training_settings
+from incasem.tracking.environment import git_state
 from incasem.tracking.experiment import Outcome, Run, run_experiment
 from incasem.tracking.places import PREDICTIONS, TRAININGS, open_store
 from incasem.tracking.stores import DirectoryStore, Metric, RunInfo, RunStore
@@ -18,6 +19,7 @@ __all__ = [
     "RunInfo",
     "RunStore",
     "find_training_settings",
+    "git_state",
     "open_store",
     "run_experiment",
 ]

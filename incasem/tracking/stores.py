@@ -36,6 +36,8 @@ class RunInfo:
     artifacts: tuple[str, ...] = ()
     failure: str | None = None
     """Last line of the traceback of a failed run."""
+    commit: str | None = None
+    """Of the code that made the run; None where it was installed without its repository."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def info_of(entry: dict[str, Any], run_id: int, artifacts: Sequence[str]) -> Run
         options=dict(meta.get("options") or {}),
         artifacts=tuple(artifacts),
         failure=trace[-1].strip() if trace else None,
+        commit=next((r.get("commit") for r in experiment.get("repositories") or []), None),
     )
 
 

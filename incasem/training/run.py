@@ -33,7 +33,15 @@ from incasem.networks import (
     load_optimizer,
 )
 from incasem.prediction import choose_device
-from incasem.tracking import TRAININGS, Run, RunStore, find_training_settings, open_store, run_experiment
+from incasem.tracking import (
+    TRAININGS,
+    Run,
+    RunStore,
+    find_training_settings,
+    git_state,
+    open_store,
+    run_experiment,
+)
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import SampleFeed
 from incasem.training.monitor import Monitor
@@ -140,7 +148,25 @@ def _store_and_base(request: TrainingRequest) -> tuple[RunStore, dict[str, Any] 
     if not given:
         return store, None
     (run_id,) = given.values()
+    if request.check_commit and store.exists(run_id):
+        _check_commit(store, run_id)
     return store, find_training_settings(store, run_id, request.models)
+
+
+def _check_commit(store: RunStore, run_id: int) -> None:
+    """Refuse to build on a run that another version of the code made."""
+    state = git_state()
+    here = None if state is None else state["commit"]
+    made_by = store.info(run_id).commit
+    if here != made_by:
+        raise ConfigError(
+            explain(
+                "the commit of this code",
+                here or "unknown",
+                f"{made_by or 'unknown'}, which made run {run_id}, since --check_commit is given",
+                f"Run `git checkout {made_by}`, or leave --check_commit out",
+            )
+        )
 
 
 def _config(request: TrainingRequest, base: dict[str, Any] | None) -> TrainingConfig:

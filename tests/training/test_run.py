@@ -146,3 +146,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(project):
     with pytest.raises(DataError, match=r"the loss is (nan|inf).*'train'.*voxel"):
         run(project, "training.optimizer.lr=1e30", "training.iterations=30")
     assert load_checkpoint(project / "runs/models/0001/model_checkpoint_0").model_state
+
+
+def test_check_commit(project, monkeypatch):
+    run(project, "training.iterations=0")
+    run(project, "training.iterations=0", repeat_run=1, check_commit=True)
+    monkeypatch.setattr("incasem.training.run.git_state", lambda: {"commit": "0123abc"})
+    with pytest.raises(ConfigError, match="0123abc.*--check_commit"):
+        run(project, "training.iterations=0", repeat_run=1, check_commit=True)
