@@ -152,5 +152,5 @@ def test_check_commit(project, monkeypatch):
     run(project, "training.iterations=0")
     run(project, "training.iterations=0", repeat_run=1, check_commit=True)
     monkeypatch.setattr("incasem.training.run.git_state", lambda: {"commit": "0123abc"})
-    with pytest.raises(ConfigError, match="0123abc.*--check_commit"):
+    with pytest.raises(ConfigError, match=r"0123abc.*--check_commit"):
         run(project, "training.iterations=0", repeat_run=1, check_commit=True)
