@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -158,7 +159,8 @@ def test_a_block_that_always_kills_its_worker_is_named_and_the_others_are_kept(f
     with pytest.raises(FailedBlocksError, match="1 of 8 blocks failed, 7 are done") as info:
         run_job(make_job(folder, fault="kill during", times=99), num_workers=1, progress=False)
     assert "block 5: [6:10, 0:3, 1:4] voxels" in str(info.value)
-    assert "3 workers died (killed, or out of memory" in str(info.value)
+    # The end of the last worker may reach the scheduler after the block has been given up.
+    assert re.search(r"\b[23] workers died \(killed, or out of memory", str(info.value))
     assert run_job(make_job(folder), num_workers=1, progress=False).blocks_resumed == 7
     np.testing.assert_array_equal(result(folder), undisturbed())
 
