@@ -14,7 +14,7 @@ LABELS = f"volumes/labels/{STRUCTURE}"
 METRIC_MASK = f"volumes/metric_masks/{STRUCTURE}"
 
 DEFAULT_SIZE = (112, 144, 288)
-DEFAULT_ITERATIONS = 700
+DEFAULT_ITERATIONS = 420
 # The cell is cut along x: the network learns in the first part, checkpoints are compared in the second,
 # and the last one it never meets before it is scored there.
 PARTS = {"training": (0.0, 0.5), "validation": (0.5, 0.67), "held_out": (0.67, 1.0)}
@@ -80,18 +80,19 @@ def data_config(part: str, size: tuple[int, int, int]) -> dict[str, Any]:
 def training_settings(places: Places, iterations: int, seed: int) -> dict[str, Any]:
     """Return the settings that differ from the published ones: a small network and a short training."""
     every = max(iterations // 4, 1)
-    sizes = {"input_size_voxels": [84, 84, 84], "output_size_voxels": [42, 42, 42]}
+    sizes = {"input_size_voxels": [140, 140, 140], "output_size_voxels": [46, 46, 46]}
     return {
         "seed": seed,
         "directories": {"runs": str(places.runs), "data": str(places.data)},
         "data": {"voxel_size": [VOXEL_NM] * 3},
-        "model": {"num_fmaps": 12, "downsample_factors": [[2, 2, 2], [2, 2, 2]]},
+        "model": {"num_fmaps": 12},
         "training": {
             "data": str(places.settings("training.json")),
             "iterations": iterations,
             "save_every": every,
             "ema_decay": 0.98,
-            "optimizer": {"lr": 2e-3, "weight_decay": 0, "schedule": "cosine"},
+            "gradient_clip": 1,
+            "optimizer": {"lr": 1e-3, "weight_decay": 0, "schedule": "cosine"},
             "augmentation": {"elastic": None, "intensity": {"scale": 0.08, "shift": 0.08}},
             "precache": {"num_workers": 1, "cache_size": 8},
             "snapshot": {"every": max(iterations, 1)},
@@ -102,7 +103,7 @@ def training_settings(places: Places, iterations: int, seed: int) -> dict[str, A
             "validate_every": every,
             **sizes,
         },
-        "loss": {"balance_labels": {"clipmin": 0.1, "clipmax": 0.9}},
+        "loss": {"balance_labels": {"clipmin": 0.4, "clipmax": 0.6}},
         "torch": {"device": "auto"},
         "sacred": {"log_every": 5},
     }
