@@ -108,7 +108,8 @@ class Demo:
 
         from incasem.phantom import make_phantom
 
-        cell = make_phantom(self.size, self.seed, (demo.VOXEL_NM,) * 3)
+        voxel_size = (demo.VOXEL_NM,) * 3
+        cell = make_phantom(self.size, self.seed, voxel_size, mito_fraction=demo.MITO_FRACTION)
         for name, stack_ZYX in (("raw", cell.raw_ZYX), (demo.STRUCTURE, cell.semantic(demo.STRUCTURE) * 255)):
             folder = self.places.stacks / name
             folder.mkdir(parents=True, exist_ok=True)
