@@ -22,6 +22,7 @@ from incasem.networks import best_checkpoint
 from incasem.prediction import EntryPrediction, output_group, predict_entries
 from incasem.runs.interrupted import at_work, interrupted_run
 from incasem.tracking import (
+    MODEL_CARDS,
     PREDICTIONS,
     TRAININGS,
     Run,
@@ -31,8 +32,6 @@ from incasem.tracking import (
 )
 
 logger = logging.getLogger(__name__)
-
-MODEL_CARDS = Path(__file__).parents[2] / "models"  # of the clone that this is installed from
 
 
 @dataclass(frozen=True)

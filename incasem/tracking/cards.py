@@ -11,6 +11,8 @@ from typing import Any
 from incasem.errors import TrackingError
 from incasem.tracking.stores import RunStore, no_such_run
 
+MODEL_CARDS = Path(__file__).parents[2] / "models"  # of the clone that this is installed from
+
 
 def find_training_settings(store: RunStore, run_id: int, models_dir: Path) -> dict[str, Any]:
     """Return the settings of a training: of the run in the store, else of the published model with this id.

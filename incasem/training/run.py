@@ -34,6 +34,7 @@ from incasem.networks import (
 )
 from incasem.prediction import choose_device
 from incasem.tracking import (
+    MODEL_CARDS,
     TRAININGS,
     Run,
     RunStore,
@@ -52,8 +53,6 @@ from incasem.training.trainer import History, Trainer
 from incasem.training.validation import Validator
 
 logger = logging.getLogger(__name__)
-
-MODEL_CARDS = Path(__file__).parents[2] / "models"  # of the clone that this is installed from
 
 
 @dataclass(frozen=True)
