@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 from incasem.config.fields import (
     Device,
     Directory,
+    Flag,
     Fraction,
     NotNegative,
     NotNegativeNumber,
@@ -149,6 +150,8 @@ class Training(NetworkSizes):
     num_threads: OptionalPositive = None
     gradient_clip: OptionalPositiveNumber = None
     """Largest norm of the gradient; None: not clipped."""
+    weight_standardization: Flag = False
+    """Learn filters of mean zero: much faster from scratch. The result is the same kind of network."""
     ema_decay: OptionalFraction = None
     """Decay of the moving average of the weights, which is validated and saved too; None: no average."""
     optimizer: Optimizer = Optimizer()
@@ -206,6 +209,8 @@ class Loss(Section):
     weight: Annotated[tuple[float, ...], BeforeValidator(_weights)] = (1.0, 1.0)
     """One for each class, background first."""
     balance_labels: BalanceLabels = BalanceLabels()
+    dice_weight: NotNegativeNumber = 0.0
+    """Of the soft Dice loss, which is added to the cross-entropy; published: none."""
 
 
 class Torch(Section):

@@ -13,10 +13,11 @@ from incasem.networks.checkpoint import (
 from incasem.networks.inference import InferenceNetwork, choose_precision
 from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
-from incasem.networks.losses import balanced_cross_entropy
+from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice
 from incasem.networks.selection import best_checkpoint
 from incasem.networks.unet import Unet
 from incasem.networks.valid import ValidNetwork
+from incasem.networks.weight_standardization import plain_state, standardise
 
 __all__ = [
     "Checkpoint",
@@ -28,6 +29,7 @@ __all__ = [
     "best_checkpoint",
     "build_network",
     "choose_precision",
+    "dice_of_sums",
     "infer_model_settings",
     "initialise",
     "keep_freed_memory",
@@ -35,7 +37,10 @@ __all__ = [
     "load_checkpoint",
     "load_into",
     "load_optimizer",
+    "plain_state",
     "read_sidecar",
     "save_checkpoint",
+    "soft_dice",
+    "standardise",
     "write_sidecar",
 ]

@@ -1,33 +1,32 @@
 """Checkpoints in the published format, written so that a torn one can never be taken for a whole one.
 
 A file holds `model_state_dict` and `optimizer_state_dict`, as published. Two additions, neither of which
-a published reader minds: `unaveraged_state_dict` (the weights to go on training from, where the model
-state is a moving average of them) and a sidecar `<path>.json` that says what the network is.
+a published reader minds: `training_state_dict` (the state to go on training from, where the model state is a
+moving average of it or its standardised filters) and a sidecar `<path>.json` that says what the network is.
 Reading is restricted to tensors and plain containers (`weights_only`): nothing in a file is executed.
 """
 
 import json
 import logging
-import os
 import pickle
 import re
 import struct
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from incasem.durable import write_durably
 from incasem.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-_MODEL, _OPTIMIZER, _UNAVERAGED = "model_state_dict", "optimizer_state_dict", "unaveraged_state_dict"
+_MODEL, _OPTIMIZER, _TRAINING = "model_state_dict", "optimizer_state_dict", "training_state_dict"
 _NAME = re.compile(r"model_checkpoint_(\d+)")
 # What torch and zipfile raise on damaged or foreign files.
 _READ_ERRORS = (
@@ -51,14 +50,14 @@ class Checkpoint:
         path: the file.
         model_state: the weights to predict with.
         optimizer_state: `state_dict` of the optimizer, None where the file has none.
-        unaveraged_state: the weights to go on training from, None where they are `model_state`.
+        training_state: the state to go on training from, None where they are `model_state`.
         sidecar: content of `<path>.json`, None where there is no such file.
     """
 
     path: Path
     model_state: dict[str, Tensor]
     optimizer_state: dict[str, Any] | None = None
-    unaveraged_state: dict[str, Tensor] | None = None
+    training_state: dict[str, Tensor] | None = None
     sidecar: dict[str, Any] | None = None
 
 
@@ -68,31 +67,31 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None,
     sidecar: Mapping[str, Any],
     *,
-    averaged: nn.Module | None = None,
+    in_training: nn.Module | None = None,
 ) -> None:
     """Write a checkpoint and its sidecar; both appear whole or not at all, and are durable on return.
 
     Args:
         path: file to write or replace; the sidecar goes to `<path>.json`.
-        network: the network in training.
-        optimizer: its optimizer; None leaves the state out.
+        network: what predictions load.
+        optimizer: of the network in training; None leaves the state out.
         sidecar: JSON-able description (run, iteration, model, data, scores); a NaN becomes null.
-        averaged: moving average of the network, which then is what predictions load.
+        in_training: the network that the optimizer works on, where that is another one than ``network``.
 
     Raises:
         CheckpointError: the file cannot be written (disk full, no permission).
     """
     target = Path(path)
-    content: dict[str, Any] = {_MODEL: _portable_state(network if averaged is None else averaged)}
+    content: dict[str, Any] = {_MODEL: _portable_state(network)}
     if optimizer is not None:
         content[_OPTIMIZER] = optimizer.state_dict()
-    if averaged is not None:
-        content[_UNAVERAGED] = _portable_state(network)
+    if in_training is not None:
+        content[_TRAINING] = _portable_state(in_training)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # The sidecar goes first: a checkpoint that can be seen has its description.
         write_sidecar(target, sidecar)
-        _write_atomically(target, lambda stream: torch.save(content, stream))
+        write_durably(target, lambda stream: torch.save(content, stream))
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         raise CheckpointError(
             f"checkpoint {target} cannot be written: {error}. Earlier checkpoints are untouched. "
@@ -103,7 +102,7 @@ def save_checkpoint(
 def write_sidecar(path: Path | str, sidecar: Mapping[str, Any]) -> None:
     """Write or replace the sidecar of the checkpoint ``path``, for instance with scores that came later."""
     text = json.dumps(_jsonable(sidecar), indent=2, allow_nan=False) + "\n"
-    _write_atomically(_sidecar_path(Path(path)), lambda stream: stream.write(text.encode()))
+    write_durably(_sidecar_path(Path(path)), text.encode())
 
 
 def read_sidecar(path: Path | str) -> dict[str, Any] | None:
@@ -141,7 +140,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         path=source,
         model_state=_tensors(content, _MODEL, source),
         optimizer_state=_optional_dict(content, _OPTIMIZER, source),
-        unaveraged_state=_tensors(content, _UNAVERAGED, source) if _UNAVERAGED in content else None,
+        training_state=_tensors(content, _TRAINING, source) if _TRAINING in content else None,
         sidecar=_read_sidecar(_sidecar_path(source)),
     )
 
@@ -208,32 +207,6 @@ def _read_sidecar(path: Path) -> dict[str, Any] | None:
     if not isinstance(sidecar, dict):
         raise CheckpointError(f"sidecar {path} is not a JSON object. Restore it, or move it away.")
     return sidecar
-
-
-def _write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, make it durable, and give it the name."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _tensors(content: Any, key: str, path: Path) -> dict[str, Tensor]:

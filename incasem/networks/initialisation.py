@@ -1,18 +1,26 @@
 """The weights that a training from scratch begins with."""
 
+import math
+
 import torch
 from torch import nn
 
 _LAST_LAYER_STD = 0.01
+_CENTRED_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
+"""What keeps the variance through a ReLU where filters have mean zero (Brock et al., ICLR 2021)."""
 
 
 @torch.no_grad()
-def initialise(network: nn.Module) -> None:
+def initialise(network: nn.Module, *, centred: bool = False) -> None:
     """Draw new weights: variance-keeping for layers before a ReLU, small for the last one, no biases.
 
     PyTorch's default shrinks the signal by about √6 a layer; without normalisation layers, a U-Net of three
     levels then sees nothing of its input and does not learn for hundreds of steps (measured). He et al.,
     "Delving deep into rectifiers", ICCV 2015. Draws from torch's global generator.
+
+    Args:
+        network: changed in place.
+        centred: draw filters of mean zero, for `standardise`.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)]
     for layer in layers:
@@ -20,5 +28,16 @@ def initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-    # Equal logits at the start: the first steps neither overshoot nor unlearn a random segmentation.
-    nn.init.normal_(layers[-1].weight, std=_LAST_LAYER_STD)
+    if centred:
+        for layer in layers[:-1]:
+            if isinstance(layer, nn.Conv3d):
+                layer.weight.copy_(_CENTRED_GAIN * _unit_filters(layer.weight))
+    else:
+        # Equal logits at the start: the first steps neither overshoot nor unlearn a random segmentation.
+        nn.init.normal_(layers[-1].weight, std=_LAST_LAYER_STD)
+
+
+def _unit_filters(weight: torch.Tensor) -> torch.Tensor:
+    """Return filters (out, in, z, y, x) of mean 0 and norm 1."""
+    centred = weight - weight.mean(dim=(1, 2, 3, 4), keepdim=True)
+    return centred / centred.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1, 1)

@@ -18,14 +18,14 @@ def load_into(network: nn.Module, checkpoint: Checkpoint, *, for_training: bool 
     Args:
         network: changed in place.
         checkpoint: of the same architecture.
-        for_training: take the unaveraged weights, where the checkpoint has both.
+        for_training: take the state of the training, where the checkpoint has it besides the weights.
 
     Raises:
         CheckpointError: names differ or shapes differ; says which, and the setting that is the likely cause.
     """
     state = checkpoint.model_state
-    if for_training and checkpoint.unaveraged_state is not None:
-        state = checkpoint.unaveraged_state
+    if for_training and checkpoint.training_state is not None:
+        state = checkpoint.training_state
     own = network.state_dict()
     problems = [
         _list("missing", own.keys() - state.keys()),

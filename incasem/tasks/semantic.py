@@ -96,15 +96,19 @@ def loss(
     labels_NZYX: "torch.Tensor",
     scale_NZYX: "torch.Tensor",
     class_weights: Sequence[float],
+    dice_weight: float = 0.0,
 ) -> "torch.Tensor":
-    """Return the training loss, a scalar; see `networks.balanced_cross_entropy`."""
-    from incasem.networks import balanced_cross_entropy
+    """Return the training loss, a scalar: `networks.balanced_cross_entropy`, and so much `soft_dice`."""
+    from incasem.networks import balanced_cross_entropy, soft_dice
 
-    return balanced_cross_entropy(logits_NCZYX, labels_NZYX, scale_NZYX, class_weights)
+    entropy = balanced_cross_entropy(logits_NCZYX, labels_NZYX, scale_NZYX, class_weights)
+    if dice_weight == 0:
+        return entropy
+    return entropy + dice_weight * soft_dice(logits_NCZYX, labels_NZYX, scale_NZYX)
 
 
-class BalancedLoss:
-    """The training loss of a whole region, from its blocks: the class balance is that of the region.
+class RegionLoss:
+    """The training loss of a whole region, from its blocks: balance and Dice are those of the region.
 
     The result does not depend on how the region was cut (up to the rounding of float64 sums).
 
@@ -112,15 +116,22 @@ class BalancedLoss:
         num_classes: C.
         class_weights: `loss.weight`.
         clip: see `class_balance`.
+        dice_weight: see `loss`.
     """
 
     def __init__(
-        self, num_classes: int, class_weights: Sequence[float], clip: tuple[float, float] = CLIP_FRACTION
+        self,
+        num_classes: int,
+        class_weights: Sequence[float],
+        clip: tuple[float, float] = CLIP_FRACTION,
+        dice_weight: float = 0.0,
     ) -> None:
         self._weights = np.asarray(class_weights, np.float64)
         self._clip = clip
+        self._dice_weight = dice_weight
         self._entropy = np.zeros(num_classes, np.float64)
         self._counts = np.zeros(num_classes, np.int64)
+        self._predicted, self._both = np.zeros(num_classes), np.zeros(num_classes)
 
     def add(
         self, logits_CZYX: NDArray[np.floating[Any]], classes_ZYX: NDArray[Any], mask_ZYX: NDArray[Any]
@@ -130,17 +141,29 @@ class BalancedLoss:
         classes = classes_ZYX[inside].astype(np.int64)
         logits_CV = logits_CZYX[:, inside].astype(np.float32)
         logits_CV -= logits_CV.max(axis=0, initial=-np.inf)
-        entropy = np.log(np.exp(logits_CV).sum(axis=0))
-        entropy -= np.take_along_axis(logits_CV, classes[None], axis=0)[0]
+        exponents_CV = np.exp(logits_CV)
+        sums = exponents_CV.sum(axis=0)
+        own_logit = np.take_along_axis(logits_CV, classes[None], axis=0)[0]
+        entropy = np.log(sums) - own_logit
         size = self._counts.size
+        if self._dice_weight:
+            self._predicted += (exponents_CV / sums).sum(axis=1, dtype=np.float64)
+            self._both += np.bincount(classes, weights=np.exp(-entropy), minlength=size)
         self._entropy += np.bincount(classes, weights=entropy, minlength=size)
         self._counts += np.bincount(classes, minlength=size)
 
     def value(self) -> float:
-        """Return ``sum(w * CE * scale) / sum(scale)`` of all blocks; 0 where nothing counted."""
+        """Return ``sum(w * CE * scale) / sum(scale)`` (0 where nothing counted), and the Dice term."""
         balance = class_balance(self._counts, self._clip)
         total = float(balance @ self._counts)
-        return float((self._weights * balance) @ self._entropy) / total if total > 0 else 0.0
+        entropy = float((self._weights * balance) @ self._entropy) / total if total > 0 else 0.0
+        return entropy + self._dice_weight * self._dice() if self._dice_weight else entropy
+
+    def _dice(self) -> float:
+        from incasem.networks import dice_of_sums
+
+        sums = zip(self._both[1:], self._predicted[1:], self._counts[1:], strict=True)
+        return float(np.mean([dice_of_sums(both, predicted, true) for both, predicted, true in sums]))
 
 
 def training_scores(

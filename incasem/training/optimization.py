@@ -1,11 +1,10 @@
 """The optimizer, its learning rate, and the moving average of the weights."""
 
-import copy
 import math
 
 import torch
 
-from incasem.networks import ValidNetwork
+from incasem.networks import ValidNetwork, plain_state
 
 
 def make_optimizer(network: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.Adam:
@@ -49,17 +48,18 @@ class WeightAverage:
     forgotten (Tarvainen & Valpola, "Mean teachers", NeurIPS 2017, use such a ramp).
 
     Args:
-        network: copied; the copy is `network`.
+        network: plain, not standardised; becomes the average.
         decay: of later steps, below 1.
     """
 
     def __init__(self, network: ValidNetwork, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False)
+        self.network = network.requires_grad_(False)
         self._decay = decay
 
     @torch.no_grad()
     def update(self, network: ValidNetwork, iteration: int) -> None:
         """Take in the weights after the step of ``iteration``."""
         decay = min(self._decay, (1 + iteration) / (10 + iteration))
-        for mean, value in zip(self.network.parameters(), network.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+        state = plain_state(network)
+        for name, mean in self.network.named_parameters():
+            mean.lerp_(state[name], 1 - decay)

@@ -1,5 +1,6 @@
 """A training from its settings to its report: what `train.py` and `incasem train` do."""
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from incasem.networks import (
     load_checkpoint,
     load_into,
     load_optimizer,
+    standardise,
 )
 from incasem.prediction import choose_device
 from incasem.tracking import (
@@ -219,7 +221,8 @@ def _run(
         keep_freed_memory()
     if config.training.num_threads is not None:
         torch.set_num_threads(config.training.num_threads)
-    network, optimizer, average, start = _initial_state(request, prepared, directories)
+    state = _initial_state(request, prepared, directories)
+    start = state.start
     _tell_start(tell, request, prepared, directories, start)
     seed = config.seed if config.seed is not None else 0
     batch_size = config.training.batch_size
@@ -237,11 +240,11 @@ def _run(
             num_samples=max(config.training.iterations + 1 - start, 0) * batch_size,
         ) as feed,
     ):
-        monitor.record(start, {"num_params": sum(p.numel() for p in network.parameters())})
+        monitor.record(start, {"num_params": sum(p.numel() for p in state.result.parameters())})
         trainer = Trainer(
             config=config,
-            network=network,
-            optimizer=optimizer,
+            network=state.network,
+            optimizer=state.optimizer,
             batches=feed.batches(batch_size),
             validator=validator if prepared.validation else None,
             monitor=monitor,
@@ -249,40 +252,59 @@ def _run(
             sidecar=_sidecar(request, prepared, directories),
             device=prepared.device,
             precision=prepared.precision,
-            average=average,
+            result=state.result,
+            average=state.average,
             start=start,
             tell=tell,
         )
         return trainer.run()
 
 
-def _initial_state(
-    request: TrainingRequest, prepared: _Prepared, directories: RunDirectories
-) -> tuple[ValidNetwork, torch.optim.Optimizer, WeightAverage | None, int]:
-    """Return network, optimizer, average and first iteration: new, fine-tuned, or where a run stood."""
+@dataclass(frozen=True)
+class _State:
+    """Where a training begins; see `Trainer`."""
+
+    network: ValidNetwork
+    optimizer: torch.optim.Optimizer
+    result: ValidNetwork
+    average: WeightAverage | None
+    start: int
+
+
+def _initial_state(request: TrainingRequest, prepared: _Prepared, directories: RunDirectories) -> _State:
+    """Return the state of a new run, of one that fine-tunes, or of one that goes on."""
     config = prepared.config
+    settings = config.training
+    checkpoint, start = _checkpoint_to_start_from(request, directories)
     torch.manual_seed(config.seed if config.seed is not None else 0)
     network = build_network(config.model.model_dump())
-    initialise(network)
-    network.to(prepared.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    settings = config.training.optimizer
-    optimizer = make_optimizer(network, settings.lr, settings.weight_decay)
-    checkpoint, start = _checkpoint_to_start_from(request, directories)
-    if checkpoint is None:
-        return network, optimizer, _average(network, config), start
-    # The average first: it goes on from the averaged weights, the network from those behind them.
-    load_into(network, checkpoint)
-    average = _average(network, config)
-    if request.continue_run is not None:
+    initialise(network, centred=settings.weight_standardization)
+    if checkpoint is not None:
+        load_into(network, checkpoint)
+    result = copy.deepcopy(network)
+    if settings.weight_standardization:
+        standardise(network)
+    # The result, the average of the run so far, has its weights already; the network has others behind it.
+    if request.continue_run is not None and checkpoint is not None:
         load_into(network, checkpoint, for_training=True)
-    if request.continue_run is not None or checkpoint.optimizer_state is not None:
+    for module in (network, result):
+        module.to(prepared.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    optimizer = make_optimizer(network, settings.optimizer.lr, settings.optimizer.weight_decay)
+    if checkpoint is not None:
+        _restore_optimizer(optimizer, checkpoint, continues=request.continue_run is not None)
+    average = None if settings.ema_decay is None else WeightAverage(result, settings.ema_decay)
+    return _State(network, optimizer, result, average, start)
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, *, continues: bool) -> None:
+    """Take over the optimizer's moments; fine-tuning does without where they are of other parameters."""
+    if continues:
         load_optimizer(optimizer, checkpoint)
-    return network, optimizer, average, start
-
-
-def _average(network: ValidNetwork, config: TrainingConfig) -> WeightAverage | None:
-    decay = config.training.ema_decay
-    return None if decay is None else WeightAverage(network, decay)
+    elif checkpoint.optimizer_state is not None:
+        try:
+            load_optimizer(optimizer, checkpoint)
+        except CheckpointError as error:
+            logger.warning("The optimizer begins anew: %s", error)
 
 
 def _checkpoint_to_start_from(

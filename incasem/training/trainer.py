@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from incasem.config import TrainingConfig
 from incasem.errors import DataError
-from incasem.networks import ValidNetwork, save_checkpoint, write_sidecar
+from incasem.networks import ValidNetwork, plain_state, save_checkpoint, write_sidecar
 from incasem.tasks import semantic
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import Batch
@@ -45,7 +45,9 @@ class Trainer:
         monitor: where metrics go.
         directories: where files go.
         sidecar: what each checkpoint's sidecar says besides iteration and scores.
-        average: moving average of the weights, which then is what is validated and predicted with.
+        result: what is validated, saved and predicted with: the plain network of the trained weights, or of
+            their average.
+        average: moving average of the weights, whose network ``result`` then is.
         start: the first iteration; larger than 0 where a run is continued.
         tell: prints a line to the terminal.
     """
@@ -60,6 +62,7 @@ class Trainer:
     sidecar: dict[str, Any]
     device: torch.device
     precision: torch.dtype
+    result: ValidNetwork
     average: WeightAverage | None = None
     start: int = 0
     tell: Callable[[str], None] = lambda line: None
@@ -104,7 +107,7 @@ class Trainer:
         with torch.autocast(self.device.type, dtype=self.precision, enabled=mixed):
             logits = self.network(raw)
         logits = logits.float()
-        loss = semantic.loss(logits, labels, scale, self.config.loss.weight)
+        loss = semantic.loss(logits, labels, scale, self.config.loss.weight, self.config.loss.dice_weight)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DataError(
@@ -132,8 +135,16 @@ class Trainer:
     def _save(self, iteration: int) -> None:
         sidecar = self.sidecar | {"iteration": iteration}
         path = self.directories.checkpoint(iteration)
-        averaged = None if self.average is None else self.average.network
-        save_checkpoint(path, self.network, self.optimizer, sidecar, averaged=averaged)
+        settings = self.config.training
+        differs = settings.ema_decay is not None or settings.weight_standardization
+        in_training = self.network if differs else None
+        save_checkpoint(path, self._result(), self.optimizer, sidecar, in_training=in_training)
+
+    def _result(self) -> ValidNetwork:
+        """Return `result`, up to date."""
+        if self.average is None:
+            self.result.load_state_dict(plain_state(self.network))
+        return self.result
 
     def _validates(self, iteration: int) -> bool:
         return iteration % self.config.validation.validate_every == 0 or (
@@ -141,9 +152,7 @@ class Trainer:
         )
 
     def _validate(self, iteration: int, validator: Validator) -> None:
-        validated = self.network if self.average is None else self.average.network
-        validations = validator.run(validated, iteration)
-        self.network.train()
+        validations = validator.run(self._result(), iteration)
         self.history.validations.append((iteration, validations))
         for index, validation in enumerate(validations):
             self.monitor.record(iteration, validation.published_metrics(index))

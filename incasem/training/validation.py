@@ -102,7 +102,9 @@ class Validator:
     def _one(self, dataset: EntrySource, predictor: Predictor, iteration: int, snapshot: bool) -> Validation:
         num_classes = self._config.data.num_classes
         overlap = OverlapAccumulator(num_classes)
-        loss = semantic.BalancedLoss(num_classes, self._config.loss.weight)
+        settings = self._config.loss
+        clip = (settings.balance_labels.clipmin, settings.balance_labels.clipmax)
+        loss = semantic.RegionLoss(num_classes, settings.weight, clip, settings.dice_weight)
         middle = _MiddleSection(dataset.roi)
         kept = self._snapshot(dataset, iteration) if snapshot else None
         for block in Grid(dataset.roi, self._block_shape(), Coordinate(0, 0, 0)).blocks():

@@ -32,7 +32,7 @@ def test_round_trip(tmp_path, trained):
     loaded = load_checkpoint(path)
     assert _equal(loaded.model_state, network.state_dict())
     assert loaded.sidecar == {"run": 7, "model": {"num_fmaps": 2}}
-    assert loaded.unaveraged_state is None
+    assert loaded.training_state is None
     moments = loaded.optimizer_state["state"]
     assert torch.equal(moments[0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
     assert sorted(p.name for p in path.parent.iterdir()) == [
@@ -66,10 +66,10 @@ def test_published_file_without_sidecar_loads(tmp_path):
 def test_averaged_weights_are_what_predictions_load(tmp_path, trained):
     network, optimizer = trained
     averaged = Unet(num_fmaps=2, downsample_factors=((2, 2, 2),))
-    save_checkpoint(tmp_path / "c", network, optimizer, {}, averaged=averaged)
+    save_checkpoint(tmp_path / "c", averaged, optimizer, {}, in_training=network)
     loaded = load_checkpoint(tmp_path / "c")
     assert _equal(loaded.model_state, averaged.state_dict())
-    assert _equal(loaded.unaveraged_state, network.state_dict())
+    assert _equal(loaded.training_state, network.state_dict())
 
 
 def test_sidecar_is_valid_json_whatever_the_scores_are(tmp_path, trained):
@@ -175,7 +175,7 @@ def test_killed_while_writing_leaves_no_file_of_that_name(tmp_path, trained, mon
         if str(target).endswith("model_checkpoint_2"):
             raise Killed
 
-    monkeypatch.setattr(checkpoint.os, "replace", die)
+    monkeypatch.setattr("os.replace", die)
     with pytest.raises(Killed):
         save_checkpoint(tmp_path / "model_checkpoint_2", *trained, {})
     assert latest_checkpoint(tmp_path) is None

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from incasem.networks import balanced_cross_entropy
+from incasem.networks import balanced_cross_entropy, soft_dice
 
 
 def _plain(logits, labels, scale, weights):
@@ -67,3 +67,38 @@ def test_masked_voxels_take_no_part_whatever_they_hold():
     assert torch.equal(loss.detach(), clean)
     assert torch.isfinite(logits.grad).all()
     assert not logits.grad[..., 0].any()
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_soft_dice_equals_the_formula(classes):
+    rng = np.random.default_rng(classes)
+    logits = rng.normal(size=(2, classes, 3, 4, 5)) * 3
+    labels = rng.integers(0, classes, size=(2, 3, 4, 5))
+    counts = rng.random(labels.shape) > 0.3
+    exponents = np.exp(logits)
+    softmax = exponents / exponents.sum(axis=1, keepdims=True)
+    expected = []
+    for c in range(1, classes):
+        p, truth = softmax[:, c][counts], (labels == c)[counts]
+        expected.append(1 - (2 * (p * truth).sum() + 7) / (p.sum() + truth.sum() + 7))
+    loss = soft_dice(
+        torch.tensor(logits), torch.tensor(labels), torch.tensor(counts * rng.random(labels.shape)), 7
+    )
+    assert float(loss) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_soft_dice_of_a_masked_block_is_0_without_a_gradient():
+    logits = torch.randn(1, 2, 3, 3, 3, requires_grad=True)
+    loss = soft_dice(logits, torch.ones(1, 3, 3, 3, dtype=torch.long), torch.zeros(1, 3, 3, 3))
+    loss.backward()
+    assert loss.item() == pytest.approx(0)
+    assert not logits.grad.any()
+
+
+def test_soft_dice_falls_from_nothing_right_to_everything_right():
+    labels = torch.zeros(1, 20, 20, 20, dtype=torch.long)
+    labels[:, :10] = 1
+    right = torch.nn.functional.one_hot(labels, 2).movedim(-1, 1).float() * 200 - 100
+    scale = torch.ones(1, 20, 20, 20)
+    assert float(soft_dice(right, labels, scale, 1)) == pytest.approx(0, abs=1e-6)
+    assert float(soft_dice(-right, labels, scale, 1)) > 0.999

@@ -54,12 +54,12 @@ def test_a_class_beyond_num_classes_is_named():
 
 
 @settings(deadline=None, max_examples=30)
-@given(labels_and_mask(3), st.integers(0, SHAPE[0]), st.integers(0, 2**32 - 1))
-def test_the_loss_of_a_region_is_the_training_loss_however_it_is_cut(drawn, cut, seed):
+@given(labels_and_mask(3), st.integers(0, SHAPE[0]), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.7]))
+def test_the_loss_of_a_region_is_the_training_loss_however_it_is_cut(drawn, cut, seed, dice):
     labels, mask = drawn
     weights = (1.0, 2.0, 0.5)
     logits = np.random.default_rng(seed).normal(0, 3, (3, *SHAPE)).astype(np.float32)
-    accumulated = semantic.BalancedLoss(3, weights)
+    accumulated = semantic.RegionLoss(3, weights, dice_weight=dice)
     for part in (slice(0, cut), slice(cut, None)):
         accumulated.add(logits[:, part], labels[part], mask[part])
     scale = semantic.balance_scale(labels, mask, 3)
@@ -68,6 +68,7 @@ def test_the_loss_of_a_region_is_the_training_loss_however_it_is_cut(drawn, cut,
         torch.from_numpy(labels.astype(np.int64))[None],
         torch.from_numpy(scale)[None],
         weights,
+        dice,
     )
     assert accumulated.value() == pytest.approx(float(whole), rel=1e-5, abs=1e-6)
 

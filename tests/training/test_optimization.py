@@ -1,5 +1,7 @@
 """The learning rate and the moving average of the weights."""
 
+import copy
+
 import pytest
 import torch
 
@@ -28,7 +30,7 @@ def test_a_training_of_one_step():
 def test_the_average_follows_and_stays_behind():
     torch.manual_seed(0)
     network = Unet(num_fmaps=1, downsample_factors=((2, 2, 2),))
-    average = WeightAverage(network, 0.5)
+    average = WeightAverage(copy.deepcopy(network), 0.5)
     expected = [p.detach().clone() for p in network.parameters()]
     for iteration in range(40):
         with torch.no_grad():

@@ -72,14 +72,15 @@ def test_the_same_seed_gives_the_same_run(project):
         assert torch.equal(value, weights(project, 1, 4, "b")[name])
 
 
+@pytest.mark.parametrize("standardised", ["false", "true"])
 @pytest.mark.parametrize("average", ["none", "0.9"])
-def test_a_continued_run_equals_an_uninterrupted_one(project, average):
-    average = f"training.ema_decay={average}"
-    whole, _ = run(project, average, "training.iterations=6", runs="whole")
-    run(project, average, "training.iterations=3")
+def test_a_continued_run_equals_an_uninterrupted_one(project, average, standardised):
+    settings = [f"training.ema_decay={average}", f"training.weight_standardization={standardised}"]
+    whole, _ = run(project, *settings, "training.iterations=6", runs="whole")
+    run(project, *settings, "training.iterations=3")
     checkpoint = project / "runs/models/0001/model_checkpoint_3"
     assert checkpoint.exists(), "the last iteration is saved although it is no multiple of save_every"
-    second, _ = run(project, average, "training.iterations=6", continue_run=1)
+    second, _ = run(project, *settings, "training.iterations=6", continue_run=1)
     assert second == 2
     assert not (project / "runs/models/0002").exists(), "a continued run writes to the folder of the first"
     expected = losses(project, whole, "whole")
@@ -104,6 +105,22 @@ def test_fine_tuning_starts_from_exactly_those_weights(project):
     assert second == 2
     for name, value in weights(project, 2, 0).items():
         assert torch.allclose(value, weights(project, 1, 4)[name], atol=1e-7)
+
+
+def test_fine_tuning_goes_on_with_standardised_filters(project):
+    settings = ["training.weight_standardization=true", "training.ema_decay=0.5"]
+    run(project, *settings)
+    start = project / "runs/models/0001/model_checkpoint_4"
+    run(project, *settings, "training.iterations=0", "training.optimizer.lr=1e-9", start_from=(1, start))
+    for name, value in weights(project, 2, 0).items():
+        assert torch.allclose(value, weights(project, 1, 4)[name], atol=1e-5)
+
+
+def test_standardising_a_network_that_was_trained_without_is_refused(project):
+    run(project)
+    start = project / "runs/models/0001/model_checkpoint_4"
+    with pytest.raises(ConfigError, match=r"training\.weight_standardization"):
+        run(project, "training.weight_standardization=true", start_from=(1, start))
 
 
 def test_fine_tuning_honours_the_learning_rate(project):
