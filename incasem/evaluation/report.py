@@ -4,10 +4,10 @@ Everything comes as plain arrays and dictionaries; the report knows nothing of t
 """
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from incasem.durable import write_durably
 from incasem.errors import DataError, explain
 from incasem.evaluation.report_html import render_html
 from incasem.evaluation.report_overview import overview_png
@@ -52,8 +52,8 @@ def write_report(
     page = render_html(title, summary, slices, curves, table, class_names, facts or {}, commands)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        _write_atomically(target / "report.png", picture)
-        _write_atomically(target / "report.html", page.encode("utf-8", errors="replace"))
+        write_durably(target / "report.png", picture)
+        write_durably(target / "report.html", page.encode("utf-8", errors="replace"))
     except OSError as error:
         raise DataError(
             explain(
@@ -62,15 +62,3 @@ def write_report(
         ) from error
     _log.info("wrote %s", target / "report.html")
     return target / "report.html"
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

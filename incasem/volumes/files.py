@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from incasem.durable import write_durably
 from incasem.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -99,19 +100,10 @@ def write_json(path: Path, content: dict[str, Any], *, keep_mtime: bool = False)
         raise DataError(
             f"attributes of {path} must be numbers, texts, lists or mappings: {error}."
         ) from error
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        before = path.stat() if keep_mtime and path.exists() else None
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if before is not None:
-            os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
-        temporary.replace(path)
-        sync(path.parent)
+        mtime_ns = path.stat().st_mtime_ns if keep_mtime and path.exists() else None
+        write_durably(path, text.encode(), mtime_ns=mtime_ns)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(f"{path} cannot be written: {error}. Check permissions and free space.") from error
 
 
@@ -119,15 +111,6 @@ def _plain(value: object) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{value!r} is a {type(value).__name__}")
-
-
-def sync(path: Path | str) -> None:
-    """Flush a file, or the renames in a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -17,9 +17,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from incasem.durable import sync
 from incasem.errors import DataError
 from incasem.volumes.codecs import hdf5_filters
-from incasem.volumes.files import sync
 from incasem.volumes.metadata import axes_for, place_attributes, place_from_attributes
 from incasem.volumes.store import ArrayRequest, Index, Place, format_index, unit_region, units_in
 
