@@ -222,6 +222,8 @@ def _create_in_directory(
             if found is None:
                 _require_free(path, root, dataset)
                 layout.create(root, dataset, request)
+            else:  # before its group is told a place that is not its own
+                _require_same(open_volume(path), request)
         layout.register(root, dataset, request.place)
     except OSError as error:
         raise DataError(

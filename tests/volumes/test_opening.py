@@ -40,6 +40,17 @@ def test_a_dataset_that_differs_is_not_resumed(tmp_path, path, change, message):
         create_volume(tmp_path / path, existing="resume", **(ASKED | change))
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_refusal_leaves_the_groups_above_as_they_are(tmp_path, zarr_format):
+    create_volume(tmp_path / "a.zarr/volumes/raw", zarr_format=zarr_format, **ASKED)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match="voxel size is"):
+        create_volume(
+            tmp_path / "a.zarr/volumes/raw", existing="resume", **(ASKED | {"voxel_size": (4, 4, 4)})
+        )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_creation_that_was_cut_short_is_done_again(tmp_path):
     create_volume(tmp_path / "a.zarr/volumes/raw", **ASKED)
     (tmp_path / "a.zarr/volumes/raw/.zarray").unlink()
