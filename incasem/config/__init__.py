@@ -12,7 +12,7 @@ from incasem.config.checks import (
     check_voxel_sizes,
 )
 from incasem.config.data_config import DataEntry, load_data_config
-from incasem.config.loading import load_prediction_config, load_training_config, split_with, with_seed
+from incasem.config.loading import load_prediction_config, load_training_config, with_seed
 from incasem.config.paths import data_config_path
 from incasem.config.prediction import PredictionConfig
 from incasem.config.training import TrainingConfig
@@ -30,6 +30,5 @@ __all__ = [
     "load_data_config",
     "load_prediction_config",
     "load_training_config",
-    "split_with",
     "with_seed",
 ]

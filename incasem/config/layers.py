@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
 
 from incasem.errors import ConfigError, did_you_mean, explain
 
@@ -224,7 +225,7 @@ def _default(name: str, model: type[BaseModel]) -> str | None:
         if info is None or info.is_required():
             return None
         default, current = info.get_default(call_default_factory=False), section_type(info.annotation)
-    if default is None or isinstance(default, BaseModel):
+    if default is None or default is PydanticUndefined or isinstance(default, BaseModel):
         return None
     return str(list(default)) if isinstance(default, tuple) else repr(default)
 

@@ -13,7 +13,6 @@ from incasem.config.overrides import parse_overrides
 from incasem.config.paths import existing_file
 from incasem.config.prediction import PredictionConfig
 from incasem.config.training import TrainingConfig
-from incasem.errors import ConfigError, explain
 
 log = logging.getLogger(__name__)
 
@@ -107,27 +106,6 @@ def _checked(config: Config) -> Config:
 def _look_up(values: Mapping[str, Any], name: str) -> Any:
     section, _, key = name.partition(".")
     return values.get(section, {}).get(key)
-
-
-def split_with(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Split what follows `with` on the command line into YAML files and overrides `a.b=c`, in any order.
-
-    Raises:
-        ConfigError: a word is neither.
-    """
-    files: list[Path] = []
-    overrides: list[str] = []
-    for word in words:
-        if "=" in word:
-            overrides.append(word)
-        elif Path(word).suffix.lower() in (".yaml", ".yml", ".json") or Path(word).is_file():
-            files.append(Path(word))
-        else:
-            raise ConfigError(
-                explain(f"{word!r} after `with`", "neither a file nor a setting",
-                        "a YAML file such as config_training.yaml, or name=value", "Correct it")
-            )  # fmt: skip
-    return files, overrides
 
 
 def with_seed(config: Config) -> Config:

@@ -14,7 +14,6 @@ from incasem.config import (
     data_config_path,
     load_prediction_config,
     load_training_config,
-    split_with,
     with_seed,
 )
 from incasem.config.files import read_yaml
@@ -366,15 +365,6 @@ def test_settings_without_effect_are_accepted_and_said_to_be(caplog):
     caplog.clear()
     load_training_config(TRAINING_YAML)
     assert not caplog.records
-
-
-def test_the_words_after_with(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    files, overrides = split_with(["config_training.yaml", "training.data=a.yaml", "torch.device=0"])
-    assert files == [Path("config_training.yaml")]
-    assert overrides == ["training.data=a.yaml", "torch.device=0"]
-    with pytest.raises(ConfigError, match="neither a file nor a setting"):
-        split_with(["training.data"])
 
 
 def test_the_seed_is_drawn_once():
