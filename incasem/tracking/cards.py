@@ -32,8 +32,8 @@ def find_training_settings(store: RunStore, run_id: int, models_dir: Path) -> di
     )
     if not cards:
         known = sorted({card.stem.partition("_")[0] for card in Path(models_dir).glob("[0-9]*.json")})
-        models = f" and the published models {', '.join(known)}" if known else ""
-        raise TrackingError(f"{no_such_run(store, run_id)} Cards in {models_dir}:{models or ' none'}.")
+        models = f", and the published models {', '.join(known)} (in {models_dir})" if known else ""
+        raise no_such_run(store, run_id, models)
     try:
         settings = json.loads(cards[0].read_text())["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:

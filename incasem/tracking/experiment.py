@@ -115,7 +115,6 @@ def run_experiment(
     settings = json.loads(json.dumps(dict(config)))
     if settings.get("seed") is None:
         settings["seed"] = secrets.randbelow(2**31)
-    observer = store.observer()
     kept: list[Result] = []
 
     def recorded_main(_run: Any) -> Any:
@@ -127,15 +126,20 @@ def run_experiment(
         kept.append(result)
         return _as_json(result)
 
-    experiment = _experiment(name or kind, kind, settings, recorded_main)
+    experiment = _experiment(kind, settings, recorded_main)
+    shown = hide_credentials({"--name": name, **(options or {})})
+    run_id = _run_and_finish(experiment, store, name or kind, shown)
+    return Outcome(run_id, kept[0])
+
+
+def _run_and_finish(experiment: Any, store: RunStore, name: str, options: Mapping[str, Any]) -> int:
+    """Run an experiment, complete its record however it ends, and return its id; see `run_experiment`."""
+    observer = store.observer()
     experiment.observers.append(observer)
     failed = True
     try:
         with _sigterm_as_interrupt():
-            experiment.run(
-                options={"--name": name or kind, "--capture": "no"},
-                meta_info={"options": hide_credentials({"--name": name, **(options or {})})},
-            )
+            experiment.run(options={"--name": name, "--capture": "no"}, meta_info={"options": options})
         failed = False
     except _TerminatedError:
         raise SystemExit(SIGTERM_EXIT_CODE) from None
@@ -148,13 +152,12 @@ def run_experiment(
         raise TrackingError(
             f"run {run_id} has ended and its results are complete, but its record in {store.location} "
             f"({store.db_name}) lacks {missing}. Check that the store can be reached and written; the "
-            "run itself "
-            "need not be repeated."
+            "run itself need not be repeated."
         )
-    return Outcome(run_id, kept[0])
+    return run_id
 
 
-def _experiment(name: str, kind: str, settings: dict[str, Any], main: Callable[[Any], Any]) -> Any:
+def _experiment(kind: str, settings: dict[str, Any], main: Callable[[Any], Any]) -> Any:
     """Return a bare Sacred experiment: no ingredients, no config scopes, one command."""
     from incasem.tracking.sacred_library import HostInfoGetter, PackageDependency, sacred
 

@@ -92,13 +92,13 @@ class RunStore(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-def no_such_run(store: RunStore, run_id: int) -> TrackingError:
-    """Return the error for a run that the store does not hold, with those that it does."""
+def no_such_run(store: RunStore, run_id: int, others: str = "") -> TrackingError:
+    """Return the error for a run that the store does not hold, with those that it does, and ``others``."""
     ids = [run.run_id for run in store.list_runs()]
     held = f"{_ranges(ids)}" if ids else "none yet"
     return TrackingError(
         f"run {run_id} is not in {store.location} ({store.db_name}); allowed: the runs recorded "
-        f"there, {held}. "
+        f"there, {held}{others}. "
         "Check the run id, and that trainings_db.json, predictions_db.json or INCASEM_RUNS name the "
         "store meant."
     )
