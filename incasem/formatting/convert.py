@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, default_block_shape, run_stage
 from incasem.errors import ConfigError, DataError, explain
 from incasem.formatting import sections as images
-from incasem.formatting._outputs import check_workers, create_output, dataset_path, open_grey, state_dir
+from incasem.formatting._outputs import (
+    check_chunks,
+    check_workers,
+    create_output,
+    dataset_path,
+    open_grey,
+    state_dir,
+)
 from incasem.formatting._slab import SLAB_BYTES, Slab
 from incasem.formatting.conversions import Conversion, parse_conversion, plan_conversion
 from incasem.formatting.sections import ImageForm, Section
@@ -129,6 +136,40 @@ def pair_inputs(
     ]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A conversion whose input has been checked; nothing is written yet.
+
+    Attributes:
+        crop: where the output lies in the input.
+        conversion: what is done to the values.
+        resolution: of the output, nm.
+        offset_nm: of the output.
+        job: makes the job that fills an output.
+    """
+
+    crop: _Crop
+    conversion: Conversion
+    resolution: Sequence[float]
+    offset_nm: Sequence[float]
+    job: Callable[[Volume], Job]
+
+
+def convert_stacks(
+    inputs: Sequence[ConvertOptions], *, num_workers: int, progress: bool = True
+) -> Iterator[tuple[ConvertOptions, JobReport]]:
+    """Convert several inputs, all of which are checked before the first one is converted.
+
+    Yields:
+        each input with its report; see `convert_stack` for the errors.
+    """
+    check_workers(num_workers)
+    plans = [_plan(options) for options in inputs]
+    for options, plan in zip(inputs, plans, strict=True):
+        output = _create(options, plan)
+        yield options, run_stage(plan.job(output), output, num_workers, progress)
+
+
 def convert_stack(options: ConvertOptions, *, num_workers: int, progress: bool = True) -> JobReport:
     """Convert one input, continuing an interrupted run.
 
@@ -139,20 +180,28 @@ def convert_stack(options: ConvertOptions, *, num_workers: int, progress: bool =
         ConfigError: options that contradict each other.
         FailedBlocksError: blocks that could not be done, with the reason of each.
     """
-    check_workers(num_workers)
-    job, output = prepare_conversion(options)
-    return run_stage(job, output, num_workers, progress)
+    ((_, report),) = convert_stacks([options], num_workers=num_workers, progress=progress)
+    return report
 
 
 def prepare_conversion(options: ConvertOptions) -> tuple[Job, Volume]:
     """Check everything, create the output, and return the job that fills it."""
+    plan = _plan(options)
+    output = _create(options, plan)
+    return plan.job(output), output
+
+
+def _plan(options: ConvertOptions) -> _Plan:
+    if min(options.resolution or DEFAULT_RESOLUTION_NM) <= 0:
+        raise ConfigError(explain("resolution", options.resolution, "nm above 0", "Correct it"))
+    check_chunks(options.chunks)
     source = options.input_dir.expanduser()
     if images.is_stack(source) or (source.is_dir() and not _is_container(source)):
-        return _prepare_images(options, source)
-    return _prepare_volume(options, source)
+        return _plan_images(options, source)
+    return _plan_volume(options, source)
 
 
-def _prepare_images(options: ConvertOptions, source: Path) -> tuple[Job, Volume]:
+def _plan_images(options: ConvertOptions, source: Path) -> _Plan:
     found = images.find_sections(source, options.image_regex)
     crop_z = _crop(options, (len(found), None, None), source)
     used = found[crop_z.begin[0] : crop_z.end[0]]
@@ -171,15 +220,18 @@ def _prepare_images(options: ConvertOptions, source: Path) -> tuple[Job, Volume]
     )
     resolution = options.resolution or DEFAULT_RESOLUTION_NM
     offset_nm = tuple(o * r for o, r in zip(crop.begin, resolution, strict=True))
-    output = _create(options, crop, conversion, resolution, offset_nm)
-    chunk_depth = output.write_shape[0]
-    block_shape = Coordinate(chunk_depth, *ceil_to_multiple(crop.shape[1:], output.write_shape[1:]))
-    worker = partial(_convert_slab, output, tuple(used), form, window, conversion, SLAB_BYTES)
     identity = {"images": _digest(source, used), "crop": asdict(crop), "conversion": asdict(conversion)}
-    return _job(output, block_shape, worker, identity), output
+
+    def job(output: Volume) -> Job:
+        chunk_depth = output.write_shape[0]
+        block_shape = Coordinate(chunk_depth, *ceil_to_multiple(crop.shape[1:], output.write_shape[1:]))
+        worker = partial(_convert_slab, output, tuple(used), form, window, conversion, SLAB_BYTES)
+        return _job(output, block_shape, worker, identity)
+
+    return _Plan(crop, conversion, resolution, offset_nm, job)
 
 
-def _prepare_volume(options: ConvertOptions, path: Path) -> tuple[Job, Volume]:
+def _plan_volume(options: ConvertOptions, path: Path) -> _Plan:
     source = open_grey(str(path))
     z, y, x = source.shape
     crop = _crop(options, (z, y, x), path)
@@ -198,35 +250,24 @@ def _prepare_volume(options: ConvertOptions, path: Path) -> tuple[Job, Volume]:
     resolution = options.resolution or source.voxel_size
     base = source.offset_nm if options.resolution is None else (0.0, 0.0, 0.0)
     offset_nm = tuple(o + c * r for o, c, r in zip(base, crop.begin, resolution, strict=True))
-    output = _create(options, crop, conversion, resolution, offset_nm)
-    block_shape = default_block_shape(output.write_shape, volume_shape=crop.shape)
-    shift = begin - output.roi_voxels.begin
-    identity = {
-        "source": source.fingerprint(),
-        "crop": asdict(crop),
-        "conversion": asdict(conversion),
-    }
-    return _job(
-        output, block_shape, partial(_convert_box, source, output, shift, conversion), identity
-    ), output
+    identity = {"source": source.fingerprint(), "crop": asdict(crop), "conversion": asdict(conversion)}
+
+    def job(output: Volume) -> Job:
+        block_shape = default_block_shape(output.write_shape, volume_shape=crop.shape)
+        shift = begin - output.roi_voxels.begin
+        return _job(output, block_shape, partial(_convert_box, source, output, shift, conversion), identity)
+
+    return _Plan(crop, conversion, resolution, offset_nm, job)
 
 
-def _create(
-    options: ConvertOptions,
-    crop: _Crop,
-    conversion: Conversion,
-    resolution: Sequence[float],
-    offset_nm: Sequence[float],
-) -> Volume:
-    if min(resolution) <= 0:
-        raise ConfigError(explain("resolution", tuple(resolution), "nm above 0", "Correct it"))
+def _create(options: ConvertOptions, plan: _Plan) -> Volume:
     return create_output(
         dataset_path(options.output_file, options.output_dataset),
         job=JOB,
-        shape=crop.shape,
-        dtype=np.dtype(conversion.dtype),
-        voxel_size=resolution,
-        offset_nm=offset_nm,
+        shape=plan.crop.shape,
+        dtype=np.dtype(plan.conversion.dtype),
+        voxel_size=plan.resolution,
+        offset_nm=plan.offset_nm,
         chunk_shape=options.chunks,
     )
 
@@ -307,7 +348,11 @@ def _digest(source: Path, used: Sequence[Section]) -> dict[str, object]:
     for path in dict.fromkeys(section.path for section in used):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return {"path": str(source.absolute()), "sections": len(used), "files": digest.hexdigest()[:16]}
+    return {
+        "path": str(source.absolute()),
+        "sections": len(used),
+        "names, sizes and times": digest.hexdigest()[:16],
+    }
 
 
 def _is_container(path: Path) -> bool:

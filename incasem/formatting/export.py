@@ -2,8 +2,7 @@
 
 import json
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, is_finished, run_stage
+from incasem.durable import write_durably
 from incasem.errors import ConfigError, DataError, explain
 from incasem.formatting._outputs import check_workers, dataset_path, open_grey
 from incasem.formatting._slab import SLAB_BYTES, Slab
@@ -90,6 +90,26 @@ def pair_exports(
     return paired
 
 
+def export_stacks(
+    exports: Sequence[ExportOptions], *, num_workers: int, progress: bool = True
+) -> Iterator[tuple[ExportOptions, JobReport]]:
+    """Export several datasets, all of which are checked before the first one is exported.
+
+    Yields:
+        each export with its report; see `export_images` for the errors.
+    """
+    check_workers(num_workers)
+    sources = [_open_source(options) for options in exports]
+    for options in exports:
+        _check_output(ImageFolder(options.images_dir))
+    for options, source in zip(exports, sources, strict=True):
+        job, output = _prepare(options, source)
+        if is_finished(job, output) and (lost := output.missing(job.grid.total_roi.shape[0])):
+            logger.warning("%s: %d images are gone and are exported again", output.path, len(lost))
+            output.set_attributes(incasem={"begun_by": JOB})
+        yield options, run_stage(job, output, num_workers, progress)
+
+
 def export_images(options: ExportOptions, *, num_workers: int, progress: bool = True) -> JobReport:
     """Export one dataset, continuing an interrupted run. Each chunk is read once, each image written whole.
 
@@ -97,12 +117,8 @@ def export_images(options: ExportOptions, *, num_workers: int, progress: bool = 
         DataError: the dataset is missing, or the directory holds images of another origin.
         FailedBlocksError: blocks that could not be done, with the reason of each (values beyond uint8).
     """
-    check_workers(num_workers)
-    job, output = prepare_export(options)
-    if is_finished(job, output) and (lost := output.missing(job.grid.total_roi.shape[0])):
-        logger.warning("%s: %d images are gone and are exported again", output.path, len(lost))
-        output.set_attributes(incasem={"begun_by": JOB})
-    return run_stage(job, output, num_workers, progress)
+    ((_, report),) = export_stacks([options], num_workers=num_workers, progress=progress)
+    return report
 
 
 class ImageFolder:
@@ -118,6 +134,10 @@ class ImageFolder:
             return dict(json.loads((self.path / STATE / "attributes.json").read_text()))
         except FileNotFoundError:
             return {}
+        except NotADirectoryError as error:
+            raise DataError(
+                explain("the output", self.path, "a directory", "A file has that name: choose another one")
+            ) from error
         except ValueError as error:
             raise DataError(
                 f"{self.path / STATE} is damaged; delete the directory {self.path} and export again."
@@ -128,7 +148,7 @@ class ImageFolder:
         folder = self.path / STATE
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**self.attributes, **attributes}, indent=1)
-        write_whole(folder / "attributes.json", text.encode())
+        write_durably(folder / "attributes.json", text.encode())
 
     def image(self, section: int) -> Path:
         """Path of one section's image."""
@@ -141,20 +161,33 @@ class ImageFolder:
 
 def prepare_export(options: ExportOptions) -> tuple[Job, ImageFolder]:
     """Check everything, create the directory, and return the job that fills it."""
+    return _prepare(options, _open_source(options))
+
+
+def _open_source(options: ExportOptions) -> Volume:
     source = open_grey(dataset_path(options.file, options.dataset))
     if source.dtype.kind not in "uibf":
         raise DataError(
             explain(f"the dtype of {source.path}", source.dtype, "integers or floats", "Choose another one")
         )
+    return source
+
+
+def _check_output(output: ImageFolder) -> None:
+    """Refuse a directory with images that are not ours."""
+    existing = [] if "incasem" in output.attributes else sorted(output.path.glob("section_*.tif"))
+    if existing:
+        raise DataError(
+            f"the output {output.path} holds {len(existing)} images that incasem did not export "
+            f"({existing[0].name} …); allowed: a new directory, or an earlier export of the same "
+            "dataset. Choose another --out_datasets."
+        )
+
+
+def _prepare(options: ExportOptions, source: Volume) -> tuple[Job, ImageFolder]:
     output = ImageFolder(options.images_dir)
+    _check_output(output)
     if "incasem" not in output.attributes:
-        existing = sorted(output.path.glob("section_*.tif"))
-        if existing:
-            raise DataError(
-                f"the output {output.path} holds {len(existing)} images that incasem did not export "
-                f"({existing[0].name} …); allowed: a new directory, or an earlier export of the same "
-                "dataset. Choose another --out_datasets."
-            )
         try:
             output.set_attributes(incasem={"begun_by": JOB})
         except OSError as error:
@@ -230,42 +263,19 @@ def _export_slab(
 
 def _write_image(path: Path, image_YX: NDArray[np.uint8], voxel_size: Sequence[float]) -> None:
     """Write one TIFF that ImageJ opens with its scale."""
-    temporary = _temporary(path)
     depth_nm, height_nm, width_nm = voxel_size
+    write = partial(
+        tifffile.imwrite,
+        data=image_YX,
+        imagej=True,
+        photometric="minisblack",
+        resolution=(1000 / width_nm, 1000 / height_nm),
+        metadata={"unit": "um", "spacing": depth_nm / 1000, "axes": "YX"},
+    )
     try:
-        tifffile.imwrite(
-            temporary,
-            image_YX,
-            imagej=True,
-            photometric="minisblack",
-            resolution=(1000 / width_nm, 1000 / height_nm),
-            metadata={"unit": "um", "spacing": depth_nm / 1000, "axes": "YX"},
-        )
-        _make_durable(temporary, path)
+        write_durably(path, write)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(
             f"{path} cannot be written: {error}. Make space or choose another --out_directory, then run the "
             "same command again: it continues."
         ) from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a small file at once and durably."""
-    temporary = _temporary(path)
-    try:
-        temporary.write_bytes(content)
-        _make_durable(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
-
-
-def _make_durable(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -350,3 +350,13 @@ def test_hidden_files_are_no_images(tmp_path):
     directory = write_stack(tmp_path / "images", grey((2, 5, 6)), "s_{}.tif")
     (directory / "._s_0.tif").write_bytes(b"resource fork")
     assert [s.path.name for s in sections.find_sections(directory)] == ["s_0.tif", "s_1.tif"]
+
+
+def test_all_are_checked_before_the_first_is_converted(tmp_path):
+    write_stack(tmp_path / "images", grey())
+    gap = write_stack(tmp_path / "gap", grey())
+    (gap / "img_5.tif").unlink()
+    both = [options(tmp_path), options(tmp_path, input_dir=gap, output_dataset="volumes/labels")]
+    with pytest.raises(DataError, match="section numbers are missing: 5"):
+        list(convert.convert_stacks(both, num_workers=1, progress=False))
+    assert not (tmp_path / "cell.zarr").exists()

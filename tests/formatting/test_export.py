@@ -195,3 +195,19 @@ def test_pairs(tmp_path):
         pair_exports([Path("a.zarr")], [["x", "y"]], tmp_path, [["x"]])
     with pytest.raises(ConfigError, match="one list"):
         pair_exports([Path("a.zarr")], [["x"], ["y"]], tmp_path)
+
+
+def test_all_are_checked_before_the_first_is_exported(tmp_path):
+    make(tmp_path, grey())
+    both = [options(tmp_path), options(tmp_path, "volumes/nix", out_dataset="nix")]
+    with pytest.raises(DataError, match="volumes/nix"):
+        list(export.export_stacks(both, num_workers=1, progress=False))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_output(tmp_path):
+    make(tmp_path, grey())
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(DataError, match="allowed: a directory"):
+        exported(options(tmp_path))
+    assert (tmp_path / "out").read_text() == "mine"
