@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from incasem.cli.arguments import make_parser, path_argument, tell
+from incasem.cli.arguments import ZYX, make_parser, path_argument, tell
+from incasem.demo.settings import DEFAULT_ITERATIONS, DEFAULT_SIZE
 
 
 def demo(program: str, arguments: Sequence[str]) -> None:
@@ -18,17 +19,19 @@ def demo(program: str, arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="which cell")
     parser.add_argument(
-        "--iterations", type=int, default=None, help="training steps; default: the demo's own"
+        "--iterations", type=int, default=DEFAULT_ITERATIONS, metavar="N", help="training steps"
     )
-    parser.add_argument("--size", type=int, nargs=3, default=None, metavar=("Z", "Y", "X"), help="voxels")
+    parser.add_argument(
+        "--size", type=int, nargs=3, default=DEFAULT_SIZE, metavar=ZYX, help="of the cell, voxels"
+    )
     options = parser.parse_args(list(arguments))
 
-    from incasem.demo import run_demo
+    from incasem.demo.job import run_demo
 
     run_demo(
         options.out_directory.resolve(),
         seed=options.seed,
         iterations=options.iterations,
-        size=tuple(options.size) if options.size else None,
+        size=(options.size[0], options.size[1], options.size[2]),
         tell=tell,
     )

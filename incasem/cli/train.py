@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from incasem.cli.arguments import database_file, make_parser, path_argument, split_settings, split_with, tell
+from incasem.cli.arguments import add_database, database_file, make_run_parser, parse_run, tell
 from incasem.errors import ConfigError, explain
 
 DATABASE_FILE = "trainings_db.json"
@@ -11,14 +11,12 @@ DATABASE_FILE = "trainings_db.json"
 
 def train(program: str, arguments: Sequence[str]) -> None:
     """Parse the published flags and train."""
-    words, settings = split_with(arguments)
-    parser = make_parser(
+    parser = make_run_parser(
         program,
-        "Train a network on annotated regions, fine-tune one, or continue a training. "
-        "Settings follow after `with`: a YAML file, then single settings such as training.iterations=15000.",
+        "Train a network on annotated regions, fine-tune one, or continue a training.",
+        usage="[options] with config_training.yaml [training.iterations=15000 ...]",
+        name="training",
     )
-    parser.usage = f"{program} [options] with config_training.yaml [setting=value ...]"
-    parser.add_argument("-n", "--name", default="training", help="name of the run in the run store")
     parser.add_argument(
         "--start_from",
         nargs=2,
@@ -36,14 +34,11 @@ def train(program: str, arguments: Sequence[str]) -> None:
         const=True,
         default=False,
         type=_is_true,
+        metavar="yes|no",
         help="refuse to build on a run that other code made",
     )
-    parser.add_argument(
-        "--mongodb", type=path_argument, default=None, metavar="FILE",
-        help=f"where runs are recorded (JSON: url, db_name); default: {DATABASE_FILE} here, if there",
-    )  # fmt: skip
-    options = parser.parse_args(words)
-    settings_file, overrides = split_settings(settings)
+    add_database(parser, "--mongodb", DATABASE_FILE, "trainings")
+    options, settings_file, overrides = parse_run(parser, arguments)
 
     from incasem.training.run import TrainingRequest
     from incasem.training.run import train as run_training

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from incasem.errors import ConfigError, IncasemError, did_you_mean
+from incasem.errors import ConfigError, DataError, IncasemError, did_you_mean
 
+_MEND_FILE = "Check that it is where it should be, its permissions, and the free space."
 INTERRUPTED = 130  # the exit code of a shell command ended by Ctrl-C
 
 
@@ -70,6 +71,12 @@ def run_verb(name: str, arguments: Sequence[str], program: str) -> int:
     except IncasemError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        # A file that cannot be used, where nobody foresaw it. Without its name it is a defect of ours.
+        if error.filename is None:
+            raise
+        print(f"{program}: error: {error.filename}: {error.strerror}. {_MEND_FILE}", file=sys.stderr)
+        return DataError.exit_code
     except KeyboardInterrupt:
         print(f"{program}: interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED

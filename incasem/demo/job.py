@@ -172,28 +172,37 @@ class Demo:
         self.tell(f"{self.places.root} holds {len(self.done)} of 9 steps; going on")
 
 
-def run_demo(
-    root: Path, *, seed: int, iterations: int | None, size: tuple[int, int, int] | None, tell: Tell
-) -> Found:
+def run_demo(root: Path, *, seed: int, iterations: int, size: tuple[int, int, int], tell: Tell) -> Found:
     """Run the whole demo in ``root``, or go on with an interrupted one.
 
     Args:
         root: folder; made if missing.
         seed: which cell.
-        iterations: training steps; None: the demo's own.
-        size: voxels of the cell, z, y, x; None: the demo's own.
+        iterations: training steps.
+        size: voxels of the cell, z, y, x.
         tell: prints a line to the terminal.
 
     Raises:
         DemoError: a command failed.
-        ConfigError: ``root`` holds a demo of other settings.
+        ConfigError: a value is out of range, or ``root`` holds a demo of other settings.
     """
+    _check(seed, iterations, size)
     began = time.monotonic()
     places = Places(root)
-    demonstration = Demo(places, size or demo.DEFAULT_SIZE, iterations or demo.DEFAULT_ITERATIONS, seed, tell)
-    found = demonstration.run()
+    found = Demo(places, size, iterations, seed, tell).run()
     _tell_end(tell, places, found, time.monotonic() - began)
     return found
+
+
+def _check(seed: int, iterations: int, size: tuple[int, int, int]) -> None:
+    """Refuse what a later step would stumble over, before anything is made."""
+    least = demo.SMALLEST_SIZE
+    if any(given < wanted for given, wanted in zip(size, least, strict=True)):
+        shown, allowed = (" ".join(map(str, values)) for values in (size, least))
+        raise ConfigError(explain("--size", shown, f"{allowed} voxels (z, y, x) or more", "Enlarge it"))
+    for flag, value, smallest in (("--iterations", iterations, 1), ("--seed", seed, 0)):
+        if value < smallest:
+            raise ConfigError(explain(flag, value, f"a whole number of at least {smallest}", "Correct it"))
 
 
 def _tell_end(tell: Tell, places: Places, found: Found, seconds: float) -> None:

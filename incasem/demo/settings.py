@@ -16,6 +16,7 @@ METRIC_MASK = f"volumes/metric_masks/{STRUCTURE}"
 
 DEFAULT_SIZE = (112, 144, 288)
 DEFAULT_ITERATIONS = 380
+SMALLEST_SIZE = (32, 32, 96)  # so that each part holds something to learn or to score
 # The cell is cut along x: the network learns in the first part, checkpoints are compared in the second,
 # and the last one it never meets before it is scored there.
 PARTS = {"training": (0.0, 0.5), "validation": (0.5, 0.67), "held_out": (0.67, 1.0)}

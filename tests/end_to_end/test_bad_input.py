@@ -109,6 +109,13 @@ def test_no_training_data(capsys):
     assert "training.data" in message(capsys)
 
 
+def test_no_message_shows_the_insides_of_a_library(cell, capsys):
+    assert train(cell, entry(labels={"volumes/labels/er": "1"})) != 0
+    text = message(capsys)
+    assert "Undefined" not in text
+    assert "cell.labels is {'volumes/labels/er': '1'}" in text
+
+
 def test_an_unknown_verb(capsys):
     assert main(["trian"]) != 0
     assert "'train'" in message(capsys)
