@@ -10,7 +10,7 @@ from incasem.networks.checkpoint import (
     save_checkpoint,
     write_sidecar,
 )
-from incasem.networks.inference import InferenceNetwork, choose_precision
+from incasem.networks.inference import InferenceNetwork, choose_precision, rearranged
 from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice
@@ -39,6 +39,7 @@ __all__ = [
     "load_optimizer",
     "plain_state",
     "read_sidecar",
+    "rearranged",
     "save_checkpoint",
     "soft_dice",
     "standardise",

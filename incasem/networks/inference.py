@@ -1,8 +1,10 @@
-"""Running a trained network: layout, precision, and a check that the fast arithmetic is right."""
+"""Running a trained network: arithmetic, layout, backend, and a check that the fast way is right."""
 
 import copy
+import itertools
 import logging
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -10,16 +12,26 @@ from torch import Tensor, nn
 
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate
+from incasem.networks.inference_unet import InferenceUnet
+from incasem.networks.openvino_backend import OpenVinoUnet
+from incasem.networks.unet import Unet
 from incasem.networks.valid import ValidNetwork
 
 logger = logging.getLogger(__name__)
 
+_Run = Callable[[Tensor], Tensor]
+Backend = Literal["torch", "openvino"]
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Rounding moves probabilities by up to a few per cent where the network is undecided, and by much less on
-# average; a wrong kernel gives something else everywhere.
-_MAX_DIFFERENCE = 0.1
-_MEAN_DIFFERENCE = 0.01
+# average; a wrong kernel gives something else everywhere. Largest and mean difference; GPUs may multiply
+# float32 with a shorter mantissa.
+_ALLOWED = {torch.float32: (0.01, 0.001)}
+_ALLOWED_LOW = (0.1, 0.01)
+
+# Elements of the widest map that are computed at a time, see `InferenceUnet`.
+_SLAB_ELEMENTS = {"cpu": 10_000_000, "cuda": 2**28}
 
 
 def choose_precision(setting: str, device: torch.device | str) -> torch.dtype:
@@ -54,12 +66,36 @@ def _cpu_has_bf16() -> bool:
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
+def rearranged(network: ValidNetwork, device: torch.device | str) -> ValidNetwork:
+    """Return what `InferenceNetwork` runs on ``device`` for ``network``: an `InferenceUnet` for a `Unet`.
+
+    Planners that count arithmetic and memory on torch's `meta` device should count those of the result.
+    Networks of other kinds are returned as they are.
+    """
+    if not isinstance(network, Unet):
+        return network
+    return InferenceUnet(network, _SLAB_ELEMENTS.get(torch.device(device).type))
+
+
+class _Way(NamedTuple):
+    """A way to run the network."""
+
+    name: str
+    precision: torch.dtype
+    make: Callable[[], _Run]
+
+    def __str__(self) -> str:
+        names = {dtype: str(dtype).removeprefix("torch.") for dtype in _DTYPES.values()}
+        return f"{self.name} in {names.get(self.precision, self.precision)}"
+
+
 class InferenceNetwork:
-    """A copy of a network made ready to predict: evaluation mode, channels-last layout, low precision.
+    """A copy of a network made ready to predict: rewritten, channels last, in low precision, maybe compiled.
 
     Sizes are those of the network (`context_voxels`, `stride`, `output_shape`, `input_shape_for`). At the
-    start one small input is computed in ``precision`` and in float32; where the two differ by more than
-    rounding, a warning is logged and float32 is used.
+    start one small input is computed that way and with the unmodified network in float32; where the two
+    differ by more than rounding, a warning is logged and the next plainer way is tried: without the backend,
+    without compiler and rewrites, at last in float32.
 
     Args:
         network: left untouched.
@@ -67,10 +103,17 @@ class InferenceNetwork:
         precision: from `choose_precision`.
         check_shape: input size (z, y, x, voxels) of the check. Some releases are wrong for large inputs
             only, so a long job may pass its block's size; by default a small one.
+        backend: "torch", or "openvino" for a `Unet` on a CPU, which needs the extra `incasem[openvino]`.
+        compile: hand the network to `torch.compile` (on GPUs with CUDA graphs). It compiles anew for each
+            input size, which takes seconds to minutes; pass ``check_shape`` to compile once only.
 
     Attributes:
         precision: what is used after the check.
         device: where it runs.
+
+    Raises:
+        ConfigError: a backend that is unknown, not installed, or does not run this network, device or
+            precision.
     """
 
     def __init__(
@@ -80,28 +123,30 @@ class InferenceNetwork:
         precision: torch.dtype,
         *,
         check_shape: Coordinate | None = None,
+        backend: Backend = "torch",
+        compile: bool = False,
     ) -> None:
         self.device = torch.device(device)
-        self.precision = precision
         self.context_voxels = network.context_voxels
         self.stride = network.stride
         self.smallest_input = network.smallest_input
         self.num_fmaps_out = network.num_fmaps_out
         self.output_shape = network.output_shape
         self.input_shape_for = network.input_shape_for
-        self._module = self._prepare(network, precision)
+        if backend not in get_args(Backend):
+            raise ConfigError(explain("backend", backend, " or ".join(get_args(Backend)), "Correct it"))
+        ways = [_Way("the unmodified network", torch.float32, lambda: self._plain(network, torch.float32))]
         if precision != torch.float32:
-            shape = check_shape or network.input_shape_for([8, 8, 8])
-            reference = self._prepare(network, torch.float32)
-            if problem := self._differs_from(reference, shape):
-                logger.warning(
-                    "%s on %s gives other probabilities than float32 (%s): float32 is used, which is slower. "
-                    "Set the precision to fp32 to silence this.",
-                    str(precision).removeprefix("torch."),
-                    self.device,
-                    problem,
-                )
-                self.precision, self._module = torch.float32, reference
+            ways.insert(0, _Way("the unmodified network", precision, lambda: self._plain(network, precision)))
+        if isinstance(network, Unet) or compile:
+            name = "the compiled network" if compile else "the rewritten network"
+            ways.insert(0, _Way(name, precision, lambda: self._rewritten(network, precision, compile)))
+        if backend == "openvino":
+            # Made at once: what it cannot run is an error of the settings, not a reason to fall back.
+            openvino = OpenVinoUnet(network, self.device, precision)
+            ways.insert(0, _Way("OpenVINO", precision, lambda: openvino))
+        shape = check_shape or network.input_shape_for([8, 8, 8])
+        self.precision, self._run = self._first_right(ways, network, shape)
 
     def __call__(self, raw_NCZYX: np.ndarray | Tensor) -> Tensor:
         """Return the float32 logits (N, C, z, y, x) on the network's device.
@@ -113,28 +158,74 @@ class InferenceNetwork:
             ConfigError: a size that the network cannot take.
         """
         with torch.inference_mode():
-            return self._run(self._module, self.precision, torch.as_tensor(raw_NCZYX)).float()
+            return self._run(torch.as_tensor(raw_NCZYX))
 
-    def _prepare(self, network: ValidNetwork, precision: torch.dtype) -> nn.Module:
-        module: Any = copy.deepcopy(network).eval().requires_grad_(False)  # Any: `to` lacks a type here
+    def _plain(self, network: ValidNetwork, precision: torch.dtype) -> _Run:
+        return self._runner(self._prepared(copy.deepcopy(network), precision), precision)
+
+    def _rewritten(self, network: ValidNetwork, precision: torch.dtype, compile: bool) -> _Run:
+        fast = rearranged(network, self.device)
+        module = self._prepared(copy.deepcopy(network) if fast is network else fast, precision)
+        if compile:
+            mode = "reduce-overhead" if self.device.type == "cuda" else None
+            return self._runner(torch.compile(module, dynamic=False, mode=mode), precision)
+        return self._runner(module, precision)
+
+    def _prepared(self, network: nn.Module, precision: torch.dtype) -> nn.Module:
+        module: Any = network.eval().requires_grad_(False)  # Any: `to` lacks a type here
         prepared: nn.Module = module.to(self.device, precision).to(memory_format=torch.channels_last_3d)
         return prepared
 
-    def _run(self, module: nn.Module, precision: torch.dtype, raw: Tensor) -> Tensor:
-        raw = raw.to(self.device, precision, non_blocking=True)
-        logits: Tensor = module(raw.contiguous(memory_format=torch.channels_last_3d))
-        return logits
+    def _runner(self, module: Callable[[Tensor], Tensor], precision: torch.dtype) -> _Run:
+        def run(raw: Tensor) -> Tensor:
+            raw = raw.to(self.device, precision, non_blocking=True)
+            logits = module(raw.contiguous(memory_format=torch.channels_last_3d))
+            # A copy in any case: a CUDA graph writes its next result over this one.
+            return logits.to(torch.float32, copy=True)
 
-    def _differs_from(self, reference: nn.Module, shape: Coordinate) -> str:
-        """Return what is wrong with the low precision on a random input, or an empty string."""
-        channels = next(self._module.parameters()).shape[1]
-        generator = torch.Generator().manual_seed(0)  # leaves the global generator alone
-        raw = torch.rand((1, channels, *shape), generator=generator) * 2 - 1
+        return run
+
+    def _first_right(
+        self, ways: Sequence[_Way], network: ValidNetwork, shape: Coordinate
+    ) -> tuple[torch.dtype, _Run]:
+        """Return precision and function of the first way that computes what the last one does."""
+        *doubtful, last = ways
+        reference = last.make()
+        if doubtful:
+            raw = _random_input(network, shape)
+            with torch.inference_mode():
+                expected = reference(raw).softmax(dim=1)
+        for way, plainer in itertools.pairwise(ways):
+            run = way.make()
+            if not (problem := _differs(run, raw, expected, way.precision)):
+                return way.precision, run
+            logger.warning(
+                "%s on %s gives other probabilities than float32 (%s): %s is used, which is slower.",
+                way,
+                self.device,
+                problem,
+                plainer,
+            )
+        return last.precision, reference
+
+
+def _random_input(network: nn.Module, shape: Coordinate) -> Tensor:
+    channels = next(network.parameters()).shape[1]
+    generator = torch.Generator().manual_seed(0)  # leaves the global generator alone
+    return torch.rand((1, channels, *shape), generator=generator) * 2 - 1
+
+
+def _differs(run: _Run, raw: Tensor, expected: Tensor, precision: torch.dtype) -> str:
+    """Return what is wrong with the probabilities that ``run`` gives for ``raw``, or an empty string."""
+    try:
         with torch.inference_mode():
-            low = self._run(self._module, self.precision, raw).float().softmax(dim=1)
-            exact = self._run(reference, torch.float32, raw).softmax(dim=1)
-        difference = (low - exact).abs()
-        worst, mean = float(difference.max()), float(difference.mean())
-        if worst <= _MAX_DIFFERENCE and mean <= _MEAN_DIFFERENCE:  # False for NaN
-            return ""
-        return f"largest difference {worst:.3g}, mean {mean:.3g}"
+            difference = (run(raw).softmax(dim=1) - expected).abs()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # no kernel for this precision, no compiler
+        return f"it fails: {str(error).splitlines()[0]}"
+    worst, mean = float(difference.max()), float(difference.mean())
+    allowed_worst, allowed_mean = _ALLOWED.get(precision, _ALLOWED_LOW)
+    if worst <= allowed_worst and mean <= allowed_mean:  # False for NaN
+        return ""
+    return f"largest difference {worst:.3g}, mean {mean:.3g}"

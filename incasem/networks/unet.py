@@ -47,7 +47,7 @@ def _trace(size: int, factors: Sequence[int]) -> _Extent | None:
     for level in reversed(range(len(factors))):
         scale //= factors[level]
         upsampled = size * factors[level]
-        size = _equivariant_size(upsampled, math.prod(factors[level:]))
+        size = equivariant_size(upsampled, math.prod(factors[level:]))
         if size <= _LEVEL_CROP:
             return None
         begin += (upsampled - size) // 2 * scale
@@ -66,7 +66,7 @@ def _trace(size: int, factors: Sequence[int]) -> _Extent | None:
     return _Extent(size, begin) if size > 0 else None
 
 
-def _equivariant_size(size: int, period: int) -> int:
+def equivariant_size(size: int, period: int) -> int:
     """Return the largest size that the two convolutions of a level turn into a multiple of ``period``."""
     return (size - _LEVEL_CROP) // period * period + _LEVEL_CROP
 
@@ -180,7 +180,7 @@ class _Backbone(nn.Module):
         # A function of its own, so that the upsampled maps are gone before the next level's are made.
         up = cast(nn.ModuleList, self.r_up[0])[level](below)
         periods = [math.prod(axis) for axis in zip(*self.factors[level:], strict=True)]
-        shape = [_equivariant_size(size, period) for size, period in zip(up.shape[2:], periods, strict=True)]
+        shape = [equivariant_size(size, period) for size, period in zip(up.shape[2:], periods, strict=True)]
         joined = _CropAndJoin.apply(shape, skip, up)  # type: ignore[no-untyped-call]
         del skip, up
         return cast(Tensor, cast(nn.ModuleList, self.r_conv[0])[level](joined))

@@ -1,3 +1,4 @@
+import copy
 import logging
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 import torch
 
 from incasem.errors import ConfigError
-from incasem.networks import InferenceNetwork, OneConv3d, Unet, choose_precision, inference
+from incasem.networks import InferenceNetwork, OneConv3d, Unet, choose_precision, inference, rearranged
+from incasem.networks.inference_unet import InferenceUnet
 
 
 @pytest.fixture
@@ -75,9 +77,100 @@ def test_wrong_kernel_falls_back_to_float32(wrong, caplog):
     with caplog.at_level(logging.WARNING):
         fast = InferenceNetwork(network, "cpu", torch.bfloat16)
     assert fast.precision == torch.float32
-    assert "float32 is used" in caplog.text
+    assert "the unmodified network in float32 is used" in caplog.text
     raw = torch.rand(1, 1, 5, 5, 5)
     assert torch.allclose(fast(raw), network(raw), atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_wrong_rewrite_falls_back_to_the_network_itself(network, raw, precision, caplog, monkeypatch):
+    with caplog.at_level(logging.WARNING):
+        monkeypatch.setattr(inference, "rearranged", lambda network, device: _Other(network))
+        fast = InferenceNetwork(network, "cpu", precision)
+    assert fast.precision == precision
+    assert "the rewritten network in" in caplog.text
+    assert "the unmodified network in" in caplog.text
+    with torch.no_grad():
+        expected = network(torch.from_numpy(raw))
+    assert (fast(raw).softmax(1) - expected.softmax(1)).abs().max() <= 5e-3
+
+
+class _Other(torch.nn.Module):
+    """Gives the classes in the wrong order, much too sure."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = copy.deepcopy(network)
+
+    def forward(self, raw):
+        return 1e4 * self.network(raw).flip(1)
+
+
+class _Failing(torch.nn.Module):
+    def forward(self, raw):
+        raise RuntimeError("no such kernel\nand a long story")
+
+
+def test_failing_rewrite_falls_back(network, raw, caplog, monkeypatch):
+    monkeypatch.setattr(inference, "rearranged", lambda network, device: _Failing())
+    with caplog.at_level(logging.WARNING):
+        fast = InferenceNetwork(network, "cpu", torch.float32)
+    assert "it fails: no such kernel)" in caplog.text
+    with torch.no_grad():
+        assert (fast(raw) - network(torch.from_numpy(raw))).abs().max() <= 1e-5
+
+
+def test_out_of_memory_is_not_a_wrong_kernel(network, monkeypatch):
+    def run(self, raw):
+        raise torch.OutOfMemoryError("device")
+
+    monkeypatch.setattr(_Failing, "forward", run)
+    monkeypatch.setattr(inference, "rearranged", lambda network, device: _Failing())
+    with pytest.raises(torch.OutOfMemoryError):
+        InferenceNetwork(network, "cpu", torch.float32)
+
+
+def test_a_unet_is_rewritten(network):
+    assert isinstance(rearranged(network, "cpu"), InferenceUnet)
+    other = OneConv3d()
+    assert rearranged(other, "cpu") is other
+
+
+def test_result_survives_the_next_call(network, raw):
+    fast = InferenceNetwork(network, "cpu", torch.float32)
+    first = fast(raw)
+    before = first.clone()
+    fast(-raw)
+    assert torch.equal(first, before)
+
+
+def test_compiler_is_asked(network, raw, monkeypatch):
+    """Without compiling, which takes many seconds."""
+    asked = []
+
+    def compile(module, **settings):
+        asked.append(settings)
+        return module
+
+    monkeypatch.setattr(inference.torch, "compile", compile)
+    fast = InferenceNetwork(network, "cpu", torch.float32, compile=True)
+    assert asked == [{"dynamic": False, "mode": None}]
+    with torch.no_grad():
+        assert (fast(raw) - network(torch.from_numpy(raw))).abs().max() <= 1e-5
+
+
+@pytest.mark.slow
+def test_compiled_network_is_right(raw, network, caplog):
+    shape = network.input_shape_for((10, 9, 8))
+    fast = InferenceNetwork(network, "cpu", torch.float32, compile=True, check_shape=shape)
+    assert not caplog.text
+    with torch.no_grad():
+        assert (fast(raw) - network(torch.from_numpy(raw))).abs().max() <= 1e-5
+
+
+def test_unknown_backend(network):
+    with pytest.raises(ConfigError, match="backend is tensorrt"):
+        InferenceNetwork(network, "cpu", torch.float32, backend="tensorrt")
 
 
 def test_illegal_size_is_refused(network):

@@ -1,0 +1,264 @@
+"""The U-Net rearranged for prediction: the function of `Unet` with less arithmetic and much less memory."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from incasem.networks.rewrites import paired_weights, phase_convolution, phase_weights
+from incasem.networks.unet import Unet, equivariant_size
+from incasem.networks.valid import ValidNetwork
+
+_NO_PADDING, _ONES = [0, 0, 0], [1, 1, 1]
+_WIDTH_CROP = 2  # one valid convolution of width 3
+_PAIR_CROP = 4  # two
+_FEWEST_PLANES = 8
+
+
+def _fused_dtypes() -> frozenset[torch.dtype]:
+    """Return the arithmetics in which this processor and build of torch have the operators used below.
+
+    They are those that `torch.compile` puts in, and not public: without them, public ones do the same.
+    """
+    operators = ("_convolution_pointwise", "_convolution_pointwise_", "_is_mkldnn_bf16_supported")
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return frozenset()
+    if not all(hasattr(torch.ops.mkldnn, name) for name in operators):
+        return frozenset()
+    low = {torch.bfloat16} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else set()
+    return frozenset({torch.float32} | low)
+
+
+_FUSED_DTYPES = _fused_dtypes()
+
+
+class _Convolution(nn.Module):
+    """A valid convolution, perhaps added to a map and followed by a ReLU; one pass over memory on CPUs."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, relu: bool) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach())
+        self.register_buffer("bias", bias.detach())
+        self.relu = relu
+
+    def forward(self, maps: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Return relu(convolution + ``onto``); ``onto`` may be overwritten."""
+        if self._can_fuse(maps):
+            if onto is None:
+                return self._fused(maps)
+            return self._fused_onto(maps, onto)
+        result = functional.conv3d(maps, self.weight, self.bias)
+        if onto is not None:
+            result += onto
+        return result.relu_() if self.relu else result
+
+    @staticmethod
+    def _can_fuse(maps: Tensor) -> bool:
+        return maps.device.type == "cpu" and maps.dtype in _FUSED_DTYPES
+
+    def _fused(self, maps: Tensor) -> Tensor:
+        then = "relu" if self.relu else "none"
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            maps, self.weight, self.bias, _NO_PADDING, _ONES, _ONES, 1, then, [], ""
+        )
+        return result
+
+    def _fused_onto(self, maps: Tensor, onto: Tensor) -> Tensor:
+        then = "relu" if self.relu else None
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
+            onto, maps, self.weight, self.bias, _NO_PADDING, _ONES, _ONES, 1, "add", 1.0, then, [], None
+        )
+        return result
+
+
+class _FirstConvolution(nn.Module):
+    """The convolution of the input: if that has one channel, for two neighbouring voxels at once."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.plain = _Convolution(weight, bias, relu=True)
+        self.paired = _Convolution(*paired_weights(weight, bias), relu=True) if weight.shape[1] == 1 else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if self.paired is None or maps.shape[-1] % 2 or maps.device.type not in ("cpu", "meta"):
+            return cast(Tensor, self.plain(maps))
+        batch, _, *size = maps.shape
+        pairs = maps.reshape(batch, *size[:2], size[2] // 2, 2).permute(0, 4, 1, 2, 3)
+        result = self.paired(pairs).permute(0, 2, 3, 4, 1)
+        shape = (batch, *(s - _WIDTH_CROP for s in size), result.shape[-1] // 2)
+        return result.reshape(shape).permute(0, 4, 1, 2, 3)
+
+
+class _JoinedConvolution(nn.Module):
+    """A convolution of a skip connection beside upsampled maps; neither the latter nor both are ever made."""
+
+    phases: Tensor
+
+    def __init__(self, convolution: nn.Conv3d, up: nn.Module, factor: tuple[int, int, int]) -> None:
+        super().__init__()
+        weight, bias = convolution.weight.detach(), cast(Tensor, convolution.bias).detach()
+        learnt = (up.weight, up.bias) if isinstance(up, nn.ConvTranspose3d) else None
+        maps_up = up.out_channels if isinstance(up, nn.ConvTranspose3d) else None
+        maps_skip = weight.shape[0] if maps_up is None else weight.shape[1] - maps_up
+        merged = phase_weights(weight[:, maps_skip:], factor, learnt)
+        self.factor = factor
+        self.skip = _Convolution(weight[:, :maps_skip].contiguous(), bias + merged.bias, relu=True)
+        self.register_buffer("phases", merged.weight.detach())
+
+    def forward(self, skip: Tensor, low: Tensor, offset: Sequence[int]) -> Tensor:
+        """Return the maps for ``skip``, which begins at voxel ``offset`` of ``low`` upsampled."""
+        shape = [size - _WIDTH_CROP for size in skip.shape[2:]]
+        upsampled = phase_convolution(low, self.phases, self.factor, offset, shape)
+        return cast(Tensor, self.skip(skip, upsampled))
+
+
+class InferenceUnet(ValidNetwork):
+    """A trained `Unet`, rearranged for prediction; equal to it but for rounding (1e-13 in float64).
+
+    - Each decoder's first convolution acts on the skip connection and, in phases, on the low-resolution map
+      (`rewrites`): no upsampled and no concatenated tensor.
+    - Skip connections are cropped to what the decoder reads as soon as they exist.
+    - The work at high resolution goes in slabs of z planes, so the largest tensors are never whole.
+    - On CPUs convolution, addition and ReLU are one pass over memory.
+
+    Weights are buffers: there is nothing to train. A change of ``network`` afterwards does not show here.
+
+    Args:
+        network: the trained network; left as it is.
+        slab_elements: about how many elements the maps of a slab may have; None: everything at once.
+    """
+
+    def __init__(self, network: Unet, slab_elements: int | None = None) -> None:
+        super().__init__()
+        self.context_voxels, self.stride = network.context_voxels, network.stride
+        self.smallest_input, self.num_fmaps_out = network.smallest_input, network.num_fmaps_out
+        self.slab_elements = slab_elements
+        unet = network.unet
+        self.factors = unet.factors
+        self.encoders, self.joined, self.decoders = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for level, conv_pass in enumerate(unet.l_conv):
+            first, second = _convolutions(conv_pass)
+            make = _first if level == 0 else _plain
+            self.encoders.append(nn.Sequential(make(first), _plain(second)))
+        ups, conv_passes = cast(nn.ModuleList, unet.r_up[0]), cast(nn.ModuleList, unet.r_conv[0])
+        for up, conv_pass, factor in zip(ups, conv_passes, self.factors, strict=True):
+            first, second = _convolutions(conv_pass)
+            self.joined.append(_JoinedConvolution(first, cast(nn.Module, up.up), factor))
+            self.decoders.append(nn.Sequential(_plain(second)))
+        (last,) = _convolutions(network.final_conv_pass)
+        final = _Convolution(last.weight, cast(Tensor, last.bias), relu=False)
+        cast(nn.Sequential, self.decoders[0]).append(final)
+
+    def forward(self, raw_NCZYX: Tensor) -> Tensor:
+        """Return the logits (N, num_fmaps_out, z, y, x) of ``raw_NCZYX``, float in [-1, 1].
+
+        Raises:
+            ConfigError: a size that the network cannot take.
+        """
+        self.output_shape(raw_NCZYX.shape[2:])
+        shapes = self.joined_shapes(raw_NCZYX.shape[2:])
+        maps, skips = raw_NCZYX, []
+        for level in range(len(self.factors)):
+            skip, maps = self._encode(level, maps, shapes[level])
+            skips.append(skip)
+            del skip
+        maps = self.encoders[-1](maps)
+        for level in reversed(range(len(self.factors))):
+            maps = self._decode(level, skips.pop(), maps)
+        return maps
+
+    def joined_shapes(self, size: Sequence[int]) -> list[list[int]]:
+        """Return for each level the size (z, y, x) of what its decoder's first convolution reads."""
+        for factor in self.factors:
+            size = [(s - _PAIR_CROP) // f for s, f in zip(size, factor, strict=True)]
+        size = [s - _PAIR_CROP for s in size]
+        shapes = []
+        for level in reversed(range(len(self.factors))):
+            periods = [math.prod(axis) for axis in zip(*self.factors[level:], strict=True)]
+            upsampled = [s * f for s, f in zip(size, self.factors[level], strict=True)]
+            shapes.append([equivariant_size(s, p) for s, p in zip(upsampled, periods, strict=True)])
+            size = [s - _PAIR_CROP for s in shapes[-1]]
+        return shapes[::-1]
+
+    def _encode(self, level: int, maps: Tensor, joined: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the skip connection, cropped to ``joined``, and the pooled maps."""
+        factor, encoder = self.factors[level], cast(nn.Sequential, self.encoders[level])
+        size = [s - _PAIR_CROP for s in maps.shape[2:]]
+        crop = [(s - j) // 2 for s, j in zip(size, joined, strict=True)]
+        channels = cast(_Convolution, encoder[1]).weight.shape[0]
+        skip = _empty(maps, channels, joined)
+        pooled = _empty(maps, channels, [s // f for s, f in zip(size, factor, strict=True)])
+        for begin, end in self._slabs(size, channels, factor[0]):
+            slab = encoder(maps[:, :, begin : end + _PAIR_CROP])
+            pooled[:, :, begin // factor[0] : end // factor[0]] = _pool(slab, factor)
+            first, last = max(begin, crop[0]), min(end, crop[0] + joined[0])
+            if first < last:
+                inside = slab[:, :, first - begin : last - begin]
+                for axis in (3, 4):
+                    inside = inside.narrow(axis, crop[axis - 2], joined[axis - 2])
+                skip[:, :, first - crop[0] : last - crop[0]] = inside
+                del inside
+            del slab  # before the next one is made
+        return skip, pooled
+
+    def _decode(self, level: int, skip: Tensor, low: Tensor) -> Tensor:
+        """Return the maps of ``level`` from its skip connection and the maps of the level below."""
+        factor, joined = self.factors[level], self.joined[level]
+        decoder = cast(nn.Sequential, self.decoders[level])
+        shape = skip.shape[2:]
+        offset = [(s * f - j) // 2 for s, f, j in zip(low.shape[2:], factor, shape, strict=True)]
+        crop = _WIDTH_CROP * (1 + len(decoder))
+        size = [s - crop for s in shape]
+        result: Tensor | None = None
+        for begin, end in self._slabs(size, skip.shape[1], factor[0]):
+            slab = joined(skip[:, :, begin : end + crop], low, (offset[0] + begin, *offset[1:]))
+            slab = decoder(slab)
+            if end - begin == size[0]:
+                return cast(Tensor, slab)
+            if result is None:
+                result = _empty(slab, slab.shape[1], size)
+            result[:, :, begin:end] = slab
+            del slab
+        return cast(Tensor, result)
+
+    def _slabs(self, size: Sequence[int], channels: int, step: int) -> Iterator[tuple[int, int]]:
+        """Yield begin and end (z) of the slabs of a map of ``size``; begins are multiples of ``step``."""
+        planes = size[0]
+        if self.slab_elements is not None:
+            planes = self.slab_elements // (channels * size[1] * size[2]) // step * step
+            # Neighbouring slabs compute up to four planes twice.
+            planes = max(planes, -(-_FEWEST_PLANES // step) * step)
+        for begin in range(0, size[0], planes):
+            yield begin, min(begin + planes, size[0])
+
+
+def _convolutions(conv_pass: nn.Module) -> list[nn.Conv3d]:
+    return [layer for layer in conv_pass.modules() if isinstance(layer, nn.Conv3d)]
+
+
+def _plain(layer: nn.Conv3d) -> _Convolution:
+    return _Convolution(layer.weight, cast(Tensor, layer.bias), relu=True)
+
+
+def _first(layer: nn.Conv3d) -> _FirstConvolution:
+    return _FirstConvolution(layer.weight, cast(Tensor, layer.bias))
+
+
+def _pool(maps: Tensor, factor: Sequence[int]) -> Tensor:
+    return functional.max_pool3d(maps, list(factor), list(factor))
+
+
+def _empty(like: Tensor, channels: int, size: Sequence[int]) -> Tensor:
+    """Return an uninitialised map of ``channels`` and ``size`` (z, y, x), channels last."""
+    return torch.empty(
+        (like.shape[0], channels, *size),
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last_3d,
+    )
