@@ -165,8 +165,8 @@ def test_a_full_disk_leaves_no_half_image(tmp_path, monkeypatch):
     make(tmp_path, grey())
     job, output = export.prepare_export(options(tmp_path))
 
-    def full(path, *args, **kwargs):
-        Path(path).write_bytes(b"half an ima")
+    def full(stream, *args, **kwargs):
+        stream.write(b"half an ima")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tifffile, "imwrite", full)
