@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, default_block_shape, run_stage
 from incasem.errors import ConfigError, DataError, explain
-from incasem.formatting import sections as images
 from incasem.formatting._outputs import (
     check_chunks,
     check_workers,
@@ -24,9 +23,10 @@ from incasem.formatting._outputs import (
 )
 from incasem.formatting._slab import SLAB_BYTES, Slab
 from incasem.formatting.conversions import Conversion, parse_conversion, plan_conversion
-from incasem.formatting.sections import ImageForm, Section
+from incasem.formatting.sections import ImageForm, common_form, decoded
 from incasem.geometry import Coordinate, Roi, ceil_to_multiple
 from incasem.volumes import Volume
+from incasem.volumes.sections import DEFAULT_REGEX, Section, find_sections, is_stack
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class ConvertOptions:
     input_dir: Path
     output_file: Path
     output_dataset: str = "volumes/raw"
-    image_regex: str = images.DEFAULT_REGEX
+    image_regex: str = DEFAULT_REGEX
     dtype: str = "uint8"
     offset: tuple[int, int, int] = (0, 0, 0)
     shape: tuple[int | None, int | None, int | None] = (None, None, None)
@@ -196,16 +196,16 @@ def _plan(options: ConvertOptions) -> _Plan:
         raise ConfigError(explain("resolution", options.resolution, "nm above 0", "Correct it"))
     check_chunks(options.chunks)
     source = options.input_dir.expanduser()
-    if images.is_stack(source) or (source.is_dir() and not _is_container(source)):
+    if is_stack(source) or (source.is_dir() and not _is_container(source)):
         return _plan_images(options, source)
     return _plan_volume(options, source)
 
 
 def _plan_images(options: ConvertOptions, source: Path) -> _Plan:
-    found = images.find_sections(source, options.image_regex)
+    found = find_sections(source, options.image_regex)
     crop_z = _crop(options, (len(found), None, None), source)
     used = found[crop_z.begin[0] : crop_z.end[0]]
-    form = images.common_form(used)
+    form = common_form(used)
     crop = _crop(options, (len(found), form.height, form.width), source)
     window = (slice(crop.begin[1], crop.end[1]), slice(crop.begin[2], crop.end[2]))
     stride = -(-len(used) // _SAMPLED_SECTIONS)
@@ -216,7 +216,7 @@ def _plan_images(options: ConvertOptions, source: Path) -> _Plan:
         rgb=form.channels > 0,
         dtype=_dtype(options.dtype),
         invert=options.invert,
-        sample=(image[window] for image in images.decoded(used[::stride], form)),
+        sample=(image[window] for image in decoded(used[::stride], form)),
     )
     resolution = options.resolution or DEFAULT_RESOLUTION_NM
     offset_nm = tuple(o * r for o, r in zip(crop.begin, resolution, strict=True))
@@ -300,7 +300,7 @@ def _convert_slab(
     depth, height, width = block.write_roi.shape
     directory = state_dir(output)
     with Slab((depth, height, width), np.dtype(conversion.dtype), directory, budget_bytes) as slab:
-        for z, image in enumerate(images.decoded(used[first : first + depth], form)):
+        for z, image in enumerate(decoded(used[first : first + depth], form)):
             slab.set_plane(z, conversion(image[window]))
         # One write for a slab in memory keeps all its chunks in flight; from a file, one row of chunks.
         step = height if slab.in_memory else output.write_shape[1]

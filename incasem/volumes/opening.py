@@ -13,10 +13,11 @@ from incasem.errors import DataError, explain
 from incasem.volumes import hdf5
 from incasem.volumes.files import directory_lock, is_url, join
 from incasem.volumes.hdf5 import Hdf5Array
-from incasem.volumes.image_stack import TIFF_SUFFIXES, ImageStack
+from incasem.volumes.image_stack import ImageStack
 from incasem.volumes.metadata import axes_for, check_voxel_size, on_grid, triple
 from incasem.volumes.n5 import N5
 from incasem.volumes.paths import Format, find_format, missing_error, split
+from incasem.volumes.sections import TIFF_SUFFIXES
 from incasem.volumes.store import ArrayRequest, Place, Store
 from incasem.volumes.tensor import Layout, TensorArray
 from incasem.volumes.volume import Volume
@@ -80,11 +81,12 @@ def open_image_stack(path: PathLike, *, image_regex: str | None = None) -> Volum
 
     Args:
         path: the directory or file.
-        image_regex: matched from a file name's start; its first group is the section number. None takes
+        image_regex: searched in the file names; its first group is the section number. None takes
             all TIFF and PNG files and the one number in which their names differ.
 
     Raises:
         DataError: missing or doubled sections, mixed sizes or dtypes, files that cannot be read.
+        ConfigError: ``image_regex`` is none, or has no group of digits.
     """
     return Volume(os.fspath(path), ImageStack(os.fspath(path), image_regex))
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from incasem.errors import DataError, did_you_mean
-from incasem.volumes import hdf5, image_stack
+from incasem.volumes import hdf5
 from incasem.volumes.files import is_url, join, read_bytes, read_json
+from incasem.volumes.sections import TIFF_SUFFIXES, is_stack
 
 Format = Literal["zarr2", "zarr3", "n5", "hdf5", "stack"]
 
@@ -25,7 +26,7 @@ def split(path: str | os.PathLike[str]) -> tuple[str, str]:
     text = os.fspath(path)
     scheme, separator, rest = text.partition("://") if is_url(text) else ("", "", text)
     parts = rest.rstrip("/").split("/") if rest.rstrip("/") else [rest]
-    suffixes = _DIRECTORY_SUFFIXES + hdf5.SUFFIXES + image_stack.TIFF_SUFFIXES
+    suffixes = _DIRECTORY_SUFFIXES + hdf5.SUFFIXES + TIFF_SUFFIXES
     at = next((i for i in reversed(range(len(parts))) if parts[i].lower().endswith(suffixes)), None)
     if at is None:
         at = _container_on_disk(parts) if not separator else len(parts) - 1
@@ -58,7 +59,7 @@ def find_format(path: str | os.PathLike[str]) -> Format | None:
     if container.lower().endswith(hdf5.SUFFIXES) and not is_url(container):
         return "hdf5" if hdf5.has_dataset(container, dataset) else None
     found = _array_format(join(container, dataset))
-    if found is None and not is_url(container) and image_stack.is_stack(join(container, dataset)):
+    if found is None and not is_url(container) and is_stack(Path(join(container, dataset))):
         return "stack"
     return found
 
@@ -89,7 +90,7 @@ def list_datasets(container: str | os.PathLike[str]) -> list[str]:
     if root.lower().endswith(hdf5.SUFFIXES):
         return sorted(hdf5.dataset_names(root, group), key=natural)
     directory = join(root, group)
-    if image_stack.is_stack(directory):
+    if is_stack(Path(directory)):
         return [""]
     found = []
     for current, directories, _ in os.walk(directory):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from incasem.blockwise import run_in_process
 from incasem.errors import ConfigError, DataError
-from incasem.formatting import ConvertOptions, convert, convert_stack, pair_inputs, sections
+from incasem.formatting import ConvertOptions, convert, convert_stack, pair_inputs
 from incasem.volumes import create_volume, open_volume
+from incasem.volumes.sections import find_sections
 
 
 def write_stack(directory, stack, name="img_{}.tif", first=0, **kwargs):
@@ -109,7 +110,7 @@ def test_names_that_the_default_regex_does_not_match(tmp_path, name, caplog):
         write_stack(tmp_path / "images", stack, name)
     with caplog.at_level(logging.INFO):
         np.testing.assert_array_equal(whole(converted(options(tmp_path))), stack)
-    assert "last number in each name" in caplog.text
+    assert "the number in which their names differ" in caplog.text
 
 
 def test_images_that_the_regex_leaves_out_are_named(tmp_path, caplog):
@@ -349,7 +350,7 @@ def test_pairs_of_inputs(tmp_path):
 def test_hidden_files_are_no_images(tmp_path):
     directory = write_stack(tmp_path / "images", grey((2, 5, 6)), "s_{}.tif")
     (directory / "._s_0.tif").write_bytes(b"resource fork")
-    assert [s.path.name for s in sections.find_sections(directory)] == ["s_0.tif", "s_1.tif"]
+    assert [s.path.name for s in find_sections(directory)] == ["s_0.tif", "s_1.tif"]
 
 
 def test_all_are_checked_before_the_first_is_converted(tmp_path):
