@@ -31,7 +31,7 @@ _ALLOWED = {torch.float32: (0.01, 0.001)}
 _ALLOWED_LOW = (0.1, 0.01)
 
 # Elements of the widest map that are computed at a time, see `InferenceUnet`.
-_SLAB_ELEMENTS = {"cpu": 10_000_000, "cuda": 2**28}
+_SLAB_ELEMENTS = {"cpu": 40_000_000, "cuda": 2**28}
 
 
 def choose_precision(setting: str, device: torch.device | str) -> torch.dtype:

@@ -38,13 +38,9 @@ _FUSED_DTYPES = _fused_dtypes()
 class _Convolution(nn.Module):
     """A valid convolution, perhaps added to a map and followed by a ReLU; one pass over memory on CPUs."""
 
-    weight: Tensor
-    bias: Tensor
-
     def __init__(self, weight: Tensor, bias: Tensor, relu: bool) -> None:
         super().__init__()
-        self.register_buffer("weight", weight.detach())
-        self.register_buffer("bias", bias.detach())
+        self.weight, self.bias = _frozen(weight), _frozen(bias)
         self.relu = relu
 
     def forward(self, maps: Tensor, onto: Tensor | None = None) -> Tensor:
@@ -98,8 +94,6 @@ class _FirstConvolution(nn.Module):
 class _JoinedConvolution(nn.Module):
     """A convolution of a skip connection beside upsampled maps; neither the latter nor both are ever made."""
 
-    phases: Tensor
-
     def __init__(self, convolution: nn.Conv3d, up: nn.Module, factor: tuple[int, int, int]) -> None:
         super().__init__()
         weight, bias = convolution.weight.detach(), cast(Tensor, convolution.bias).detach()
@@ -109,7 +103,7 @@ class _JoinedConvolution(nn.Module):
         merged = phase_weights(weight[:, maps_skip:], factor, learnt)
         self.factor = factor
         self.skip = _Convolution(weight[:, :maps_skip].contiguous(), bias + merged.bias, relu=True)
-        self.register_buffer("phases", merged.weight.detach())
+        self.phases = _frozen(merged.weight)
 
     def forward(self, skip: Tensor, low: Tensor, offset: Sequence[int]) -> Tensor:
         """Return the maps for ``skip``, which begins at voxel ``offset`` of ``low`` upsampled."""
@@ -127,7 +121,7 @@ class InferenceUnet(ValidNetwork):
     - The work at high resolution goes in slabs of z planes, so the largest tensors are never whole.
     - On CPUs convolution, addition and ReLU are one pass over memory.
 
-    Weights are buffers: there is nothing to train. A change of ``network`` afterwards does not show here.
+    Nothing is left to train. A change of ``network`` afterwards does not show here.
 
     Args:
         network: the trained network; left as it is.
@@ -236,6 +230,10 @@ class InferenceUnet(ValidNetwork):
             planes = max(planes, -(-_FEWEST_PLANES // step) * step)
         for begin in range(0, size[0], planes):
             yield begin, min(begin + planes, size[0])
+
+
+def _frozen(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.detach(), requires_grad=False)
 
 
 def _convolutions(conv_pass: nn.Module) -> list[nn.Conv3d]:
