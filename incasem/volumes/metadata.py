@@ -6,6 +6,7 @@ absolute voxel grid (a multiple of the voxel size).
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ _NM_PER_UNIT = {
     **dict.fromkeys(["pm", "picometer", "picometre"], 1e-3),
 }
 OFF_GRID_NM = 0.5
+_CONTAINER = re.compile(r"(.*\.(?:h5|hdf5|hdf|zarr|n5))/", re.IGNORECASE)
 # Offsets of binned volumes that name the first voxel's centre on the unbinned grid: (1 − 1/factor) / 2
 # voxels.
 _CENTRE_FRACTIONS = tuple((1 - 1 / factor) / 2 for factor in (2, 3, 4, 8))
@@ -171,9 +173,15 @@ def on_grid(place: Place, path: str) -> Place:
     ):
         logger.warning(
             "%s: offset %s nm is taken as its first voxel's centre before binning; the corner is %s nm",
-            path, list(place.offset_nm), [z, y, x],
+            _file_of(path), list(place.offset_nm), [z, y, x],
         )  # fmt: skip
     return Place(place.axes, place.voxel_size, (z, y, x), place.stated)
+
+
+def _file_of(path: str) -> str:
+    """Return the container of a dataset: what is said of raw data and labels alike is said once."""
+    match = _CONTAINER.match(path)
+    return match[1] if match else path
 
 
 def _corner(step: float, voxel_size_nm: float) -> int | None:

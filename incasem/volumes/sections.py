@@ -76,8 +76,7 @@ def find_sections(path: Path, image_regex: str | None = DEFAULT_REGEX) -> list[S
     left_out = [p.name for p in images if p not in set(numbered.values())]
     if left_out:
         logger.warning(
-            "%s: %d images do not match %s and are left out: %s",
-            path, len(left_out), image_regex, _listed(left_out),
+            "%s: what does not match %s is left out: %s", path, image_regex, _listed(left_out),
         )  # fmt: skip
     if len(numbered) == 1:
         only = next(iter(numbered.values()))

@@ -8,6 +8,8 @@ import pytest
 
 from incasem.errors import DataError
 from incasem.volumes import create_volume, open_volume
+from incasem.volumes.metadata import on_grid
+from incasem.volumes.store import Place
 
 
 @pytest.fixture
@@ -97,3 +99,12 @@ def test_writing_off_the_grid_is_refused(tmp_path):
         with pytest.raises(DataError, match="multiples of the voxel size"):
             create_volume(tmp_path / "a.zarr/raw", offset_nm=offset, **asked)
     assert not (tmp_path / "a.zarr").exists()
+
+
+def test_binned_volumes_of_one_file_are_spoken_of_in_the_same_words(caplog):
+    for dataset in ("volumes/raw", "volumes/labels/mito"):
+        place = on_grid(Place(("z", "y", "x"), (10.0,) * 3, (2.5,) * 3), f"/data/cell.h5/{dataset}")
+        assert place.offset_nm == (0.0, 0.0, 0.0)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == second
+    assert first.startswith("/data/cell.h5: offset [2.5, 2.5, 2.5] nm")
