@@ -1,13 +1,12 @@
 """The weights that a training from scratch begins with."""
 
-import math
-
 import torch
 from torch import nn
 
 _LAST_LAYER_STD = 0.01
-_CENTRED_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
-"""What keeps the variance through a ReLU where filters have mean zero (Brock et al., ICLR 2021)."""
+_CENTRED_GAIN = 1.2
+"""Norm of centred filters. √(2 / (1 - 1/π)) = 1.71 would keep the variance through a ReLU (Brock et al., ICLR
+2021); with what pooling and joining add, logits and gradients of the first steps then were far too large."""
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-DICE_SMOOTHING = 2000.0
+DICE_SMOOTHING = 1000.0
 """Voxels. A sample with hardly any foreground otherwise drives the network with a huge gradient."""
 
 

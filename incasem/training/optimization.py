@@ -12,7 +12,7 @@ def make_optimizer(network: torch.nn.Module, lr: float, weight_decay: float) -> 
     return torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
 
 
-WARM_UP = 0.02  # of all iterations
+WARM_UP = 0.05  # of all iterations
 
 
 def learning_rate(base: float, schedule: str, iteration: int, iterations: int) -> float:
@@ -22,7 +22,7 @@ def learning_rate(base: float, schedule: str, iteration: int, iterations: int) -
 
     Args:
         base: the largest one.
-        schedule: ``none``: constant, as published; ``cosine``: a linear rise over the first fiftieth of the
+        schedule: ``none``: constant, as published; ``cosine``: a linear rise over the first twentieth of the
             iterations, then half a cosine down to 0 (Loshchilov & Hutter, "SGDR", ICLR 2017).
         iteration: from 0.
         iterations: of the whole training.
