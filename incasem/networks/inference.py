@@ -105,7 +105,8 @@ class InferenceNetwork:
             only, so a long job may pass its block's size; by default a small one.
         backend: "torch", or "openvino" for a `Unet` on a CPU, which needs the extra `incasem[openvino]`.
         compile: hand the network to `torch.compile` (on GPUs with CUDA graphs). It compiles anew for each
-            input size, which takes seconds to minutes; pass ``check_shape`` to compile once only.
+            input size; pass ``check_shape`` to compile once only. On a CPU it hardly pays for a rewritten
+            U-Net: 6 % less CPU time at 156³ in bfloat16, after 14 CPU-seconds of compiling.
 
     Attributes:
         precision: what is used after the check.

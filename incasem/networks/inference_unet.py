@@ -121,6 +121,10 @@ class InferenceUnet(ValidNetwork):
     - The work at high resolution goes in slabs of z planes, so the largest tensors are never whole.
     - On CPUs convolution, addition and ReLU are one pass over memory.
 
+    CPU time, `Unet` over this, both channels last, Xeon with AMX, one thread, freed memory kept: bfloat16
+    with 32 maps 1.8 (204³), 2.0 (236³), 2.2 (268³), with 12 maps 2.0 (204³); float32 with 32 maps 1.3 (156³).
+    Elements alive at the peak, in slabs of 40 million: 2.7 (204³), 3.7 (268³), 4.2 (364³).
+
     Nothing is left to train. A change of ``network`` afterwards does not show here.
 
     Args:
