@@ -4,8 +4,8 @@ The graph is written node by node from the rewritten weights: nothing is traced,
 input size is ready in a fraction of a second, so nothing is worth keeping on disk. https://docs.openvino.ai
 
 CPU-seconds for the published network on a Xeon with AMX, one thread (OpenVINO 2026.4.1, torch 2.13.0): 204³
-in bfloat16 1.54, the graph without the rewrites 2.13, `InferenceUnet` on torch 1.43; 156³ in float32 2.79, 3.10
-and 2.73. It has no slabs, and so needs more memory than torch.
+in bfloat16 1.54, the graph without the rewrites 2.13, `InferenceUnet` on torch 1.43; 156³ in float32 2.79,
+3.10 and 2.73. It has no slabs, and so needs more memory than torch.
 """
 
 from collections.abc import Sequence

@@ -160,10 +160,11 @@ def test_compiler_is_asked(network, raw, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # inductor imports torch.jit
 def test_compiled_network_is_right(raw, network, caplog):
     shape = network.input_shape_for((10, 9, 8))
     fast = InferenceNetwork(network, "cpu", torch.float32, compile=True, check_shape=shape)
-    assert not caplog.text
+    assert "is used" not in caplog.text
     with torch.no_grad():
         assert (fast(raw) - network(torch.from_numpy(raw))).abs().max() <= 1e-5
 
