@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from incasem.config import DataEntry, TrainingConfig
 from incasem.errors import ConfigError, DataError, IncasemError
 from incasem.geometry import Coordinate
-from incasem.training.locations import Locations, SampleIndex, index_entry
+from incasem.training.locations import Locations, SampleIndex, check_learnable, index_entry
 from incasem.training.pipeline import SampleShape, build_pipeline, sample_request
 from incasem.training.resampling import warm_up
 from incasem.training.samples import Batch, Sample
@@ -72,8 +72,8 @@ class SampleFeed:
 
     Raises:
         ConfigError: no entries, or shapes that do not fit together.
-        DataError: an entry cannot be used, or no sample can be drawn from it. While iterating: the data of a
-            sample cannot be read, or a worker was killed.
+        DataError: an entry cannot be used, no sample can be drawn from it, or nothing is labelled. While
+            iterating: the data of a sample cannot be read, or a worker was killed.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class SampleFeed:
         cache_bytes = CACHE_BYTES // len(entries)
         sources = [open_entry(entry, index, cache_bytes=cache_bytes) for index, entry in enumerate(entries)]
         indices = [index_entry(source) for source in sources]
+        check_learnable(sources, indices)
         for source, index in zip(sources, indices, strict=True):
             Locations(source, index, config.training.reject, config.training.sampling)  # or no sample at all
         self._dataset = SampleMaker(sources, indices, config, shape, seed, shared)

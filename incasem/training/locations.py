@@ -6,6 +6,7 @@ block are read.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.config.training import Reject, Sampling
-from incasem.errors import DataError
+from incasem.errors import DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.training._gunpowder import gp
 from incasem.training.augmentation import node_generator
@@ -114,6 +115,34 @@ def index_entry(source: EntrySource) -> SampleIndex:
                 mask[into] = _count(source.truth.mask(region), cell)
     grid = CountGrid(source.roi, cell, _running_sums(foreground))
     return SampleIndex(grid, CountGrid(source.roi, cell, _running_sums(mask)) if source.entry.mask else None)
+
+
+def check_learnable(sources: Sequence[EntrySource], indices: Sequence[SampleIndex]) -> None:
+    """Refuse training data that would train without a sign of being empty.
+
+    Raises:
+        DataError: a mask that leaves nothing of its entry, or no foreground in any entry.
+    """
+    for source, index in zip(sources, indices, strict=True):
+        if index.mask is not None and index.mask.total == 0:
+            raise DataError(
+                explain(
+                    f"the mask {source.entry.mask} of {source.entry.nickname!r}",
+                    f"0 in all of the region {format_roi(source.roi)}",
+                    "at least one voxel other than 0",
+                    "Correct the mask or the region, or leave the mask out",
+                )
+            )
+    if not any(index.foreground.total for index in indices):
+        names = ", ".join(repr(source.entry.nickname) for source in sources)
+        raise DataError(
+            explain(
+                f"the labels of {names}",
+                "background everywhere",
+                "at least one labelled voxel in one of the training regions",
+                "Correct `labels`, `offset` and `shape` in the data configuration",
+            )
+        )
 
 
 def _count(array_ZYX: NDArray[Any], cell: int) -> NDArray[np.int64]:

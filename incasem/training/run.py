@@ -86,7 +86,13 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Settings and data of a run, checked, before anything is written."""
+    """Settings, data and start of a run, checked, before anything is written.
+
+    Attributes:
+        checkpoint: what the run builds on, None for new weights.
+        start: first iteration.
+        feed: its samples; no worker runs before the first one is asked for.
+    """
 
     config: TrainingConfig
     training: list[DataEntry]
@@ -95,6 +101,9 @@ class _Prepared:
     network: ValidNetwork
     device: torch.device
     precision: torch.dtype
+    checkpoint: Checkpoint | None
+    start: int
+    feed: SampleFeed
 
 
 def train(request: TrainingRequest, tell: Callable[[str], None]) -> int:
@@ -109,7 +118,7 @@ def train(request: TrainingRequest, tell: Callable[[str], None]) -> int:
     """
     store, base = _store_and_base(request)
     config = with_seed(_config(request, base))
-    prepared = _prepare(config)
+    prepared = _prepare(request, config)
 
     def main(run: Run) -> str:
         run_id = run.run_id
@@ -172,11 +181,15 @@ def _check_commit(store: RunStore, run_id: int) -> None:
 
 def _config(request: TrainingRequest, base: dict[str, Any] | None) -> TrainingConfig:
     overrides = list(request.overrides)
-    if request.start_from is not None:
-        run_id, checkpoint = request.start_from
-        overrides.append(f"training.start_from=[{run_id}, {str(checkpoint)!r}]")
+    of_base = (base or {}).get("training", {})  # where it began and what it went on with is not inherited
+    start_from = request.start_from
+    if request.repeat_run is not None and of_base.get("start_from"):
+        start_from = of_base["start_from"]
+    if start_from is not None:
+        overrides.append(f"training.start_from=[{start_from[0]}, {str(start_from[1])!r}]")
     if request.continue_run is not None:
-        overrides.append(f"training.continue_id={request.continue_run}")
+        # A run that is continued again goes on in the folder of its first part.
+        overrides.append(f"training.continue_id={of_base.get('continue_id') or request.continue_run}")
     config = load_training_config(request.settings_file, overrides, base)
     repeats = request.continue_run is not None or request.repeat_run is not None
     seed = (base or {}).get("seed")
@@ -185,7 +198,7 @@ def _config(request: TrainingRequest, base: dict[str, Any] | None) -> TrainingCo
     return config
 
 
-def _prepare(config: TrainingConfig) -> _Prepared:
+def _prepare(request: TrainingRequest, config: TrainingConfig) -> _Prepared:
     """Check everything that can be checked before a run is recorded."""
     training_path = data_config_path(config.training.data, "training.data")
     training = load_data_config(training_path, config.directories.data)
@@ -206,7 +219,26 @@ def _prepare(config: TrainingConfig) -> _Prepared:
     check_entries([*training, *validation], config)
     device = choose_device(config.torch.device)
     precision = choose_precision(config.training.precision, device)
-    return _Prepared(config, training, validation, artifacts, network, device, precision)
+    checkpoint, start = _checkpoint_to_start_from(request, config)
+    if checkpoint is not None:
+        load_into(network, checkpoint)
+    feed = _feed(config, training, start)
+    return _Prepared(
+        config, training, validation, artifacts, network, device, precision, checkpoint, start, feed
+    )
+
+
+def _feed(config: TrainingConfig, entries: Sequence[DataEntry], start: int) -> SampleFeed:
+    batch_size = config.training.batch_size
+    return SampleFeed(
+        entries,
+        config,
+        config.training.input_size_voxels,
+        config.training.output_size_voxels,
+        seed=config.seed if config.seed is not None else 0,
+        start_index=start * batch_size,
+        num_samples=max(config.training.iterations + 1 - start, 0) * batch_size,
+    )
 
 
 def _run(
@@ -221,31 +253,18 @@ def _run(
         keep_freed_memory()
     if config.training.num_threads is not None:
         torch.set_num_threads(config.training.num_threads)
-    state = _initial_state(request, prepared, directories)
-    start = state.start
+    state = _initial_state(request, prepared)
+    start = prepared.start
     _tell_start(tell, request, prepared, directories, start)
-    seed = config.seed if config.seed is not None else 0
-    batch_size = config.training.batch_size
     validator = Validator(prepared.validation, config, prepared.device, directories)
     nicknames = [entry.nickname for entry in prepared.validation]
-    with (
-        Monitor(directories, log_scalar, nicknames) as monitor,
-        SampleFeed(
-            prepared.training,
-            config,
-            config.training.input_size_voxels,
-            config.training.output_size_voxels,
-            seed=seed,
-            start_index=start * batch_size,
-            num_samples=max(config.training.iterations + 1 - start, 0) * batch_size,
-        ) as feed,
-    ):
+    with Monitor(directories, log_scalar, nicknames) as monitor, prepared.feed as feed:
         monitor.record(start, {"num_params": sum(p.numel() for p in state.result.parameters())})
         trainer = Trainer(
             config=config,
             network=state.network,
             optimizer=state.optimizer,
-            batches=feed.batches(batch_size),
+            batches=feed.batches(config.training.batch_size),
             validator=validator if prepared.validation else None,
             monitor=monitor,
             directories=directories,
@@ -268,14 +287,12 @@ class _State:
     optimizer: torch.optim.Optimizer
     result: ValidNetwork
     average: WeightAverage | None
-    start: int
 
 
-def _initial_state(request: TrainingRequest, prepared: _Prepared, directories: RunDirectories) -> _State:
+def _initial_state(request: TrainingRequest, prepared: _Prepared) -> _State:
     """Return the state of a new run, of one that fine-tunes, or of one that goes on."""
     config = prepared.config
-    settings = config.training
-    checkpoint, start = _checkpoint_to_start_from(request, directories)
+    settings, checkpoint = config.training, prepared.checkpoint
     torch.manual_seed(config.seed if config.seed is not None else 0)
     network = build_network(config.model.model_dump())
     initialise(network, centred=settings.weight_standardization)
@@ -293,7 +310,7 @@ def _initial_state(request: TrainingRequest, prepared: _Prepared, directories: R
     if checkpoint is not None:
         _restore_optimizer(optimizer, checkpoint, continues=request.continue_run is not None)
     average = None if settings.ema_decay is None else WeightAverage(result, settings.ema_decay)
-    return _State(network, optimizer, result, average, start)
+    return _State(network, optimizer, result, average)
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, *, continues: bool) -> None:
@@ -308,13 +325,13 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint,
 
 
 def _checkpoint_to_start_from(
-    request: TrainingRequest, directories: RunDirectories
+    request: TrainingRequest, config: TrainingConfig
 ) -> tuple[Checkpoint | None, int]:
     """Return the checkpoint that the run builds on, if any, and its first iteration."""
-    if request.start_from is not None:
-        return load_checkpoint(request.start_from[1]), 0
     if request.continue_run is None:
-        return None, 0
+        start_from = config.training.start_from
+        return (None if start_from is None else load_checkpoint(start_from[1])), 0
+    directories = RunDirectories(config.directories.runs, config.training.continue_id or request.continue_run)
     found = latest_checkpoint(directories.models)
     if found is None:
         raise CheckpointError(
@@ -362,7 +379,8 @@ def _tell_start(
 def _tell_results(
     tell: Callable[[str], None], directories: RunDirectories, run_id: int, report: Path
 ) -> None:
-    tell(f"run {run_id} is done")
+    goes_on = f", which went on with run {directories.run_id}," if directories.run_id != run_id else ""
+    tell(f"run {run_id}{goes_on} is done")
     tell(f"  checkpoints: {directories.models}")
     tell(f"  report:      {report}")
 

@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from incasem.errors import CheckpointError, ConfigError, DataError, TrackingError
 from incasem.networks import load_checkpoint
 from incasem.tracking import TRAININGS, open_store
-from incasem.volumes import open_volume
+from incasem.volumes import create_volume, open_volume
 from tests.training.conftest import run
 
 
@@ -87,6 +88,57 @@ def test_a_continued_run_equals_an_uninterrupted_one(project, average, standardi
     assert losses(project, second) == {step: expected[step] for step in (4, 5, 6)}
     for name, value in weights(project, whole, 6, "whole").items():
         assert torch.equal(value, weights(project, 1, 6)[name])
+
+
+def test_a_continued_run_can_be_continued_again(project):
+    whole, _ = run(project, "training.iterations=5", runs="whole")
+    run(project, "training.iterations=3")
+    run(project, "training.iterations=4", continue_run=1)
+    third, _ = run(project, "training.iterations=5", continue_run=2)
+    assert losses(project, third) == {5: losses(project, whole, "whole")[5]}
+    for name, value in weights(project, whole, 5, "whole").items():
+        assert torch.equal(value, weights(project, 1, 5)[name])
+
+
+def test_repeating_a_fine_tuned_run_starts_from_the_same_weights(project):
+    run(project)
+    start = project / "runs/models/0001/model_checkpoint_4"
+    run(project, "training.iterations=1", start_from=(1, start))
+    run(project, "training.iterations=1", repeat_run=2)
+    assert losses(project, 3) == losses(project, 2)
+
+
+@pytest.mark.parametrize("what", ["labels", "mask"])
+def test_nothing_to_learn_from(project, what):
+    """It used to train to the end, without a sign."""
+    path = project / "train.json"
+    entries = json.loads(path.read_text())
+    for entry in entries.values():
+        container = project / entry["file"]
+        like = open_volume(container / entry["raw"])
+        empty = create_volume(
+            container / f"volumes/empty_{what}",
+            shape=like.shape,
+            dtype=np.uint8,
+            voxel_size=like.voxel_size,
+            offset_nm=like.offset_nm,
+        )
+        empty.write_voxels(empty.roi_voxels, np.zeros(like.shape, np.uint8))
+        entry |= (
+            {"labels": {"volumes/empty_labels": 1}} if what == "labels" else {"mask": "volumes/empty_mask"}
+        )
+    path.write_text(json.dumps(entries))
+    with pytest.raises(DataError, match=rf"the {what} .*(background everywhere|is 0 in all)"):
+        run(project)
+    assert not list((project / "runs").glob("sacred/*/1")), "nothing is recorded"
+
+
+def test_a_checkpoint_that_does_not_fit_is_found_before_the_run_is_recorded(project):
+    run(project)
+    start = project / "runs/models/0001/model_checkpoint_4"
+    with pytest.raises(CheckpointError):
+        run(project, "model.num_fmaps=7", start_from=(1, start))
+    assert not list((project / "runs").glob("sacred/*/2"))
 
 
 def test_a_torn_checkpoint_is_passed_over(project):
