@@ -102,7 +102,7 @@ def _measure(directory: Path, size: int, tiles: int, precision: str) -> list[Row
     block = Roi((ORIGIN,) * 3, [min(b, size) for b in plan.block_shape])
     outputs = OutputSet(directory / "again.zarr", block, (5.0, 5.0, 5.0), 2, "float32")
     worker = PredictionWorker(
-        model={}, checkpoint=directory / "model_checkpoint_1", device="cpu", precision=precision,
+        model={}, checkpoint=directory / "model_checkpoint_1", devices=["cpu"], precision=precision,
         tile_shape=plan.tile_shape, published=None, raw=open_volume(file / "volumes/raw"), mask=None,
         outputs=outputs.open(), output_dtype="float32",
     )  # fmt: skip

@@ -13,7 +13,15 @@ from incasem.blockwise.components import (
 )
 from incasem.blockwise.engine import run_in_process, run_job
 from incasem.blockwise.grid import Block, Grid, default_block_shape
-from incasem.blockwise.job import BlockFunction, Job, JobReport
+from incasem.blockwise.job import (
+    BlockFunction,
+    Job,
+    JobReport,
+    StagedFunction,
+    WorkerUnusableError,
+    format_seconds,
+)
+from incasem.blockwise.slots import worker_slot
 from incasem.blockwise.stage import Output, is_finished, run_stage
 from incasem.blockwise.state import finish
 
@@ -25,8 +33,11 @@ __all__ = [
     "Job",
     "JobReport",
     "Output",
+    "StagedFunction",
+    "WorkerUnusableError",
     "default_block_shape",
     "finish",
+    "format_seconds",
     "is_finished",
     "label_components",
     "mask_of",
@@ -35,4 +46,5 @@ __all__ = [
     "run_stage",
     "without_holes",
     "without_small_objects",
+    "worker_slot",
 ]

@@ -21,3 +21,4 @@ class Order:
     logs: Path
     block_timeout_s: float
     num_workers: int
+    num_blocks: int  # neither skipped nor done

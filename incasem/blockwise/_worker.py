@@ -1,8 +1,9 @@
 """What runs in a worker process: the loop over the blocks that daisy hands out.
 
-The loop is ours, and not daisy's own loop around a block function, for two reasons: volumes and models are
-opened once a worker instead of once a block, and a block that raises is reported as failed while the
-worker lives on (daisy's loop lets the worker die, which costs a new process and a new model each time).
+The loop is ours, and not daisy's own loop around a block function, for three reasons: volumes and models are
+opened once a worker instead of once a block; a block that raises is reported as failed while the worker
+lives on (daisy's loop lets the worker die, which costs a new process and a new model each time); and the
+stages of several blocks can overlap. For that, each lane has a connection to daisy of its own.
 """
 
 import logging
@@ -11,13 +12,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import daisy.v2 as daisy
 
+from incasem.blockwise._lanes import work_in_lanes
 from incasem.blockwise.failures import record_failure
 from incasem.blockwise.grid import Grid
-from incasem.blockwise.job import BlockFunction
+from incasem.blockwise.job import BlockFunction, StagedFunction, WorkerUnusableError
+from incasem.blockwise.notices import NoticeWriter
+from incasem.blockwise.slots import take_slot
 
 __all__ = ["make_worker"]
 
@@ -26,32 +31,59 @@ logger = logging.getLogger(__name__)
 _ORPHAN_POLL_S = 1.0
 
 
-def make_worker(payload: bytes, grid: Grid, failures: Path) -> Callable[[], None]:
+def make_worker(payload: bytes, grid: Grid, logs: Path, num_workers: int, blocks: int) -> Callable[[], None]:
     """Return the worker function for daisy: no argument, picklable.
 
     Args:
         payload: the job's ``start_worker``, pickled where the job was made. It stays packed until the
             worker is set up, so that an error in it is reported as the job's own.
         grid: the job's blocks.
-        failures: folder for the records of what failed, one file a worker.
+        logs: folder for the records of what failed and what the user should know, one file a worker.
+        num_workers: workers of the job.
+        blocks: blocks that the workers share.
     """
 
     def run_worker() -> None:
         _exit_when_orphaned()
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        start_worker: Callable[[], BlockFunction]
+        logging.getLogger().addHandler(NoticeWriter(logs))
+        start_worker: Callable[[], BlockFunction | StagedFunction[Any, Any]]
         try:
+            take_slot(logs, num_workers)
             start_worker = cloudpickle.loads(payload)
             function = start_worker()
         except Exception as error:
-            record_failure(failures, None, error)
+            record_failure(logs, None, error)
             raise
-        _work(function, grid, failures)
+        replaces_a_dead_one = int(daisy.Context.from_env()["worker_id"]) >= num_workers
+
+        def serve(one_block: BlockFunction) -> None:
+            _serve(one_block, grid, logs)
+
+        lanes = 1
+        if isinstance(function, StagedFunction) and not replaces_a_dead_one:
+            lanes = _lanes(function.blocks_in_flight, num_workers, blocks)
+        if isinstance(function, StagedFunction) and lanes > 1:
+            work_in_lanes(function, lanes, serve)
+        else:
+            serve(function)
 
     return run_worker
 
 
-def _work(function: BlockFunction, grid: Grid, failures: Path) -> None:
+def _lanes(wanted: int, num_workers: int, blocks: int) -> int:
+    """Return how many blocks a worker may hold at a time.
+
+    Few blocks are rather shared among the workers than hoarded by the quickest. (A worker that replaces a
+    dead one holds a single block: if a block kills its worker, it must not take others along each time.)
+    """
+    if num_workers == 1:
+        return min(wanted, blocks)
+    return max(1, min(wanted, blocks // (2 * num_workers)))
+
+
+def _serve(one_block: BlockFunction, grid: Grid, logs: Path) -> None:
+    """Do blocks until there are no more. daisy's client belongs to the thread that made it."""
     client = daisy.Client()
     while True:
         with client.acquire_block() as daisy_block:
@@ -59,11 +91,14 @@ def _work(function: BlockFunction, grid: Grid, failures: Path) -> None:
                 return
             block = grid.block(grid.index_at(daisy_block.write_roi.begin))
             try:
-                function(block)
+                one_block(block)
             except Exception as error:  # whatever a block raises, the other blocks go on
                 logger.exception("block %d failed", block.index)
-                record_failure(failures, block.index, error)
+                record_failure(logs, block.index, error)
                 daisy_block.status = daisy.BlockStatus.FAILED
+                if isinstance(error, WorkerUnusableError):
+                    logging.shutdown()
+                    os._exit(1)  # at once and with all lanes; daisy gives the blocks to another worker
 
 
 def _exit_when_orphaned() -> None:

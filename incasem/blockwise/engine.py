@@ -22,6 +22,7 @@ import numpy as np
 from incasem.blockwise._order import Order
 from incasem.blockwise.failures import failed_blocks_error, forget_failures, read_failures
 from incasem.blockwise.job import DEFAULT_BLOCK_TIMEOUT_S, Job, JobReport, voxels_of
+from incasem.blockwise.notices import NoticeReader
 from incasem.blockwise.progress import ProgressLine
 from incasem.blockwise.state import claim, done_blocks, log_dir, marks_dir, work_lock
 from incasem.errors import ConfigError, explain
@@ -119,6 +120,8 @@ def _run_scheduler(
     logs = log_dir(job)
     logs.mkdir(parents=True, exist_ok=True)
     forget_failures(logs)
+    notices = NoticeReader(logs)
+    notices.forget()
     order = Order(
         payload=cloudpickle.dumps(job.start_worker),
         grid=job.grid,
@@ -127,13 +130,17 @@ def _run_scheduler(
         logs=logs,
         block_timeout_s=job.block_timeout_s or DEFAULT_BLOCK_TIMEOUT_S,
         num_workers=workers,
+        num_blocks=todo,
     )
     mean_voxels = voxels_of(job.grid, wanted) / todo
     with (
         ProgressLine(job.name, todo + resumed, resumed, mean_voxels, show=progress) as line,
         _scheduler_process(order, lock, _environment(job, workers)) as process,
     ):
-        return _follow(process, order, line, resumed)
+        try:
+            return _follow(process, order, line, resumed, notices)
+        finally:
+            notices.pass_on()
 
 
 @contextmanager
@@ -180,7 +187,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _follow(
-    process: subprocess.Popen[bytes], order: Order, line: ProgressLine, resumed: int
+    process: subprocess.Popen[bytes], order: Order, line: ProgressLine, resumed: int, notices: NoticeReader
 ) -> Mapping[str, Any]:
     """Read the scheduler's messages until it ends, or until the job proves hopeless."""
     assert process.stdout is not None
@@ -197,6 +204,7 @@ def _follow(
                 *lines, pending = (pending + (data or b"")).split(b"\n")
                 for text in lines:
                     message = json.loads(text)
+            notices.pass_on()
             if message:
                 line.update(resumed + message["done"], message["failed"])
     return message

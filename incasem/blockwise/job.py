@@ -6,10 +6,11 @@ stands in `incasem.blockwise.engine`.
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,9 +18,20 @@ from incasem.blockwise.grid import Block, Grid
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Roi
 
-__all__ = ["DEFAULT_BLOCK_TIMEOUT_S", "BlockFunction", "Job", "JobReport", "identity_as_json"]
+__all__ = [
+    "DEFAULT_BLOCK_TIMEOUT_S",
+    "BlockFunction",
+    "Job",
+    "JobReport",
+    "StagedFunction",
+    "WorkerUnusableError",
+    "identity_as_json",
+]
 
 DEFAULT_BLOCK_TIMEOUT_S = 3600.0
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 class BlockFunction(Protocol):
@@ -36,6 +48,43 @@ class BlockFunction(Protocol):
         ...
 
 
+class StagedFunction(ABC, Generic[Given, Result]):
+    """A block function in three stages, of which those of different blocks overlap in one worker.
+
+    While one block is computed, the next ones are read and the last ones are written, each in a thread of
+    its own (`incasem.blockwise._lanes`); all computing is done in the worker's main thread, one block at a
+    time. What holds for a `BlockFunction` holds here too: durable when `write` returns, and the same bytes
+    when a block is done twice. Called as a plain function it does one stage after the other.
+    """
+
+    blocks_in_flight: int = 2
+    """Blocks that a worker has in its hands at a time: bounds the memory of what was read or waits to be
+    written. 2 keep computing busy as long as reading and writing together take less time."""
+
+    @abstractmethod
+    def read(self, block: Block) -> Given:
+        """Return what `compute` needs."""
+
+    @abstractmethod
+    def compute(self, block: Block, given: Given) -> Result:
+        """Return what `write` shall store."""
+
+    @abstractmethod
+    def write(self, block: Block, result: Result) -> None:
+        """Store the result, durably."""
+
+    def __call__(self, block: Block) -> None:
+        """Do the block, one stage after the other."""
+        self.write(block, self.compute(block, self.read(block)))
+
+
+class WorkerUnusableError(Exception):
+    """A block function raises this when its process cannot do any other block either (a lost device).
+
+    The worker ends; its blocks are tried again by a new one.
+    """
+
+
 @dataclass(frozen=True)
 class Job:
     """A function of one block, over all blocks of a grid.
@@ -44,8 +93,8 @@ class Job:
         name: short name for messages and logs ("equalize").
         grid: the blocks, on the absolute voxel grid of the output.
         start_worker: called once in each worker process; opens volumes, loads the model, and returns the
-            function of one block. Shipped with cloudpickle: functions, partials, bound objects and
-            closures over picklable values all work.
+            function of one block, a plain one or a `StagedFunction`. Shipped with cloudpickle: functions,
+            partials, bound objects and closures over picklable values all work.
         identity: everything that determines the result (settings, fingerprints of the inputs), as JSON
             values. Finished blocks are reused only by a job of the same identity and region. How the
             region is cut does not belong here: it does not change the result.

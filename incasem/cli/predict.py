@@ -19,6 +19,11 @@ def predict(program: str, arguments: Sequence[str]) -> None:
     parser.usage = f"{program} --run_id ID [options] with config_prediction.yaml [setting=value ...]"
     parser.add_argument("-n", "--name", default="prediction", help="name of the run in the run store")
     parser.add_argument("-r", "--run_id", type=int, required=True, help="training run that made the network")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        help="arithmetic of the network; short for prediction.precision=…, over which it wins",
+    )
     for flag, default in (
         ("--mongodb_training", TRAININGS_FILE),
         ("--mongodb_predictions", PREDICTIONS_FILE),
@@ -29,6 +34,8 @@ def predict(program: str, arguments: Sequence[str]) -> None:
         )  # fmt: skip
     options = parser.parse_args(words)
     settings_file, overrides = split_settings(settings)
+    if options.precision is not None:
+        overrides.append(f"prediction.precision={options.precision}")
 
     from incasem.runs.predict import PredictionRequest
     from incasem.runs.predict import predict as run_prediction

@@ -1,11 +1,12 @@
 """The settings of a prediction and their published defaults."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from incasem.config.fields import (
+    Device,
     Directory,
     Flag,
     OptionalInteger,
@@ -16,9 +17,37 @@ from incasem.config.fields import (
     Positive,
     Section,
     Text,
+    not_allowed,
 )
-from incasem.config.sections import DataSettings, ModelSettings, NetworkSizes, Precision
-from incasem.config.training import Torch
+from incasem.config.sections import DataSettings, ModelSettings, NetworkSizes
+
+_DEVICE = TypeAdapter(Device)
+_DEVICES = "cpu, auto, cuda, all, the number of a GPU, or a list of these such as [0, 1], one worker each"
+
+
+def _devices(value: Any) -> int | str | tuple[int | str, ...]:
+    if isinstance(value, str) and value.strip().lower() == "all":
+        return "all"
+    try:
+        if isinstance(value, list | tuple) and value:
+            return tuple(_DEVICE.validate_python(device) for device in value)
+        return _DEVICE.validate_python(value)
+    except ValidationError:
+        raise not_allowed(_DEVICES) from None
+
+
+def _views(value: Any) -> Any:
+    # On the command line `none` is the empty value, here it also is a choice; YAML may quote numbers.
+    if value is None:
+        return "none"
+    return int(value) if value in ("8", "16") else value
+
+
+class PredictionTorch(Section):
+    """Where the network runs."""
+
+    device: Annotated[int | str | tuple[int | str, ...], BeforeValidator(_devices)] = 0
+    """A list, or `all` GPUs: one worker process each; they share the blocks."""
 
 
 class PredictionDirectories(Section):
@@ -47,13 +76,15 @@ class Prediction(NetworkSizes):
     directories: PredictionOutput = PredictionOutput()
     num_workers: Positive = 8
     log_metrics: Flag = False
-    precision: Precision = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     output_dtype: Literal["uint8", "float32"] = "uint8"
     """Of the probabilities; uint8 holds round(255 p)."""
     tiling: Literal["aligned", "published"] = "aligned"
     block_size_voxels: OptionalPositiveTriple = None
-    """Voxels kept of one pass; None: what the planner finds fastest."""
-    torch: Torch = Torch()
+    """Voxels written at a time; None: what the planner finds fastest."""
+    tta: Annotated[Literal["none", 8, 16], BeforeValidator(_views)] = "none"
+    """Views whose probabilities are averaged: 8 mirror images, or 16 with y and x exchanged too."""
+    torch: PredictionTorch = PredictionTorch()
 
 
 class PredictionConfig(Section):

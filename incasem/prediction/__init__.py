@@ -1,7 +1,13 @@
 """Whole-volume prediction: plan, worker, writer."""
 
-from incasem.prediction.device import choose_device
-from incasem.prediction.job import EntryPrediction, predict_entries
+from incasem.prediction.device import choose_device, choose_devices
+from incasem.prediction.job import (
+    EntryPrediction,
+    PreparedPrediction,
+    predict_entries,
+    predict_prepared,
+    prepare_prediction,
+)
 from incasem.prediction.outputs import output_container, output_group
 from incasem.prediction.plan import Device, Planner, PredictionPlan
 from incasem.prediction.predictor import Predictor
@@ -14,11 +20,15 @@ __all__ = [
     "Planner",
     "PredictionPlan",
     "Predictor",
+    "PreparedPrediction",
     "PublishedTiling",
     "Tile",
     "Tiling",
     "choose_device",
+    "choose_devices",
     "output_container",
     "output_group",
     "predict_entries",
+    "predict_prepared",
+    "prepare_prediction",
 ]

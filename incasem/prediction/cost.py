@@ -5,6 +5,7 @@ ones, so the figures hold for any network, and a call takes milliseconds whateve
 """
 
 import copy
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from incasem.networks import ValidNetwork
+from incasem.networks import ValidNetwork, rearranged
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,22 @@ class CallCost:
 
 
 class NetworkCost:
-    """Costs of one network for any input size; each size is worked out once."""
+    """Costs of one network for any input size; each size is worked out once.
 
-    def __init__(self, network: ValidNetwork) -> None:
-        self._network = copy.deepcopy(network).eval().requires_grad_(False).to("meta")
-        first_weight = next(self._network.parameters())
+    Args:
+        network: as it was trained.
+        device: kind of device; what `InferenceNetwork` makes of the network for it is counted. None: the
+            network as it is.
+    """
+
+    def __init__(self, network: ValidNetwork, device: str | None = None) -> None:
+        first_weight = next(network.parameters())
         self._channels, self._dtype = int(first_weight.shape[1]), first_weight.dtype
+        runs = network if device is None else rearranged(network, device)
+        self._network = copy.deepcopy(runs).eval().requires_grad_(False).to("meta")
         self._known: dict[tuple[int, ...], CallCost] = {}
+        # Without the slabs of one device, whose overlaps are no polynomial of the size.
+        self._ideal = self if device in (None, "meta") else NetworkCost(network, "meta")
 
     def call(self, input_shape: Sequence[int]) -> CallCost:
         """Return the cost of one input of ``input_shape`` (z, y, x, voxels).
@@ -61,8 +71,8 @@ class NetworkCost:
         coefficient, from the third difference, is what a voxel without any context costs.
         """
         stride, smallest = self._network.stride, self._network.smallest_input
-        f0, f1, f2, f3 = (self.call(smallest + stride * (8 + k)).flops for k in range(4))
-        voxels = stride[0] * stride[1] * stride[2]
+        f0, f1, f2, f3 = (self._ideal.call(smallest + stride * (8 + k)).flops for k in range(4))
+        voxels = math.prod(stride)
         return (f3 - 3 * f2 + 3 * f1 - f0) / (6 * voxels)
 
     def _trace(self, input_shape: tuple[int, ...]) -> CallCost:

@@ -1,12 +1,32 @@
 """From the setting `torch.device` to a device that is there."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 
 from incasem.errors import ConfigError, explain
 
 logger = logging.getLogger(__name__)
+
+
+def choose_devices(setting: int | str | Sequence[int | str]) -> tuple[torch.device, ...]:
+    """Return the devices for ``prediction.torch.device``, one a worker.
+
+    Args:
+        setting: what `choose_device` takes, a list of that, or "all": every GPU, else the processor. A
+            device that stands in the list twice gets two workers.
+
+    Raises:
+        ConfigError: one is unknown, or not there.
+    """
+    if setting == "all":
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return tuple(torch.device("cuda", index) for index in range(gpus)) or (torch.device("cpu"),)
+    if isinstance(setting, int | str):
+        return (choose_device(setting),)
+    # Whoever lists numbers means GPUs; only the published default, a single 0, must work without any.
+    return tuple(choose_device(f"cuda:{one}" if isinstance(one, int) else one) for one in setting)
 
 
 def choose_device(setting: int | str) -> torch.device:

@@ -3,9 +3,11 @@
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,28 @@ from numpy.typing import NDArray
 
 from incasem.blockwise import Grid, Job, JobReport, run_stage
 from incasem.config import DataEntry, PredictionConfig, check_prediction_data
-from incasem.errors import DataError, explain
-from incasem.geometry import Coordinate, Roi, format_roi
+from incasem.errors import ConfigError, explain
+from incasem.geometry import Coordinate, Roi
 from incasem.networks import ValidNetwork, choose_precision
-from incasem.prediction.device import choose_device
+from incasem.prediction.device import choose_devices
+from incasem.prediction.entries import OpenedEntry, check_voxel_size, open_entry
 from incasem.prediction.outputs import SEGMENTATION, OutputSet, output_folders
-from incasem.prediction.plan import Device, Planner, PredictionPlan
-from incasem.prediction.worker import PredictionWorker, PublishedSizes, load_network, mask_is_empty
-from incasem.tasks.semantic import full_scale
-from incasem.volumes import Volume, open_volume
+from incasem.prediction.plan import BlockBuffers, Device, Planner, PredictionPlan
+from incasem.prediction.speed import measured_speed
+from incasem.prediction.symmetries import views
+from incasem.prediction.worker import (
+    BLOCKS_IN_FLIGHT,
+    PredictionWorker,
+    PublishedSizes,
+    load_network,
+    mask_is_empty,
+)
 
 logger = logging.getLogger(__name__)
 
 _CORES_A_WORKER = 8
 _BLOCK_TIMEOUT_S = 6 * 3600.0
+_WORTH_MEASURING_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,35 +72,83 @@ class EntryPrediction:
 
 
 @dataclass(frozen=True)
-class _Checked:
-    """One entry, opened and checked; nothing of it is written yet."""
+class PreparedPrediction:
+    """Everything that can be checked without knowing where the outputs go; see `prepare_prediction`.
 
-    entry: DataEntry
-    roi: Roi
-    raw: Volume
-    mask: Volume | None
-    outputs: OutputSet
-    published: PublishedSizes | None
-    plan: PredictionPlan
-
-
-@dataclass
-class _Run:
-    """What the entries of one command share."""
+    Attributes:
+        config: settings.
+        checkpoint: weights.
+        network: with these weights.
+        devices: one a worker; several workers share one where there are more of them.
+        num_workers: worker processes.
+        entries: opened and checked.
+        plans: one an entry.
+    """
 
     config: PredictionConfig
     checkpoint: Path
     network: ValidNetwork
-    device: torch.device
+    devices: tuple[torch.device, ...]
     num_workers: int
-    model: dict[str, Any] = field(init=False)
+    entries: tuple[OpenedEntry, ...]
+    plans: tuple[PredictionPlan, ...]
 
-    def __post_init__(self) -> None:
-        self.model = self.config.to_dict()["model"]
-
-    @property
+    @cached_property
     def precision(self) -> torch.dtype:
-        return choose_precision(self.config.prediction.precision, self.device)
+        """The arithmetic, the same on all devices."""
+        return _precision(self.config, self.devices)
+
+    @cached_property
+    def flops_per_second(self) -> float | None:
+        """Measured speed of all workers together; None where it could not be measured."""
+        tile = self.plans[0].tile_shape
+        speed = measured_speed(self.network, self.devices[0], self.config.prediction.precision, tile)
+        gpus = {str(device) for device in self.devices[: self.num_workers] if device.type != "cpu"}
+        return None if speed is None else speed * max(1, len(gpus))
+
+    def expected(self, plan: PredictionPlan) -> PredictionPlan:
+        """Return the plan with the time to expect, measured where it matters."""
+        if plan.seconds < _WORTH_MEASURING_S or self.flops_per_second is None:
+            return plan
+        return plan.at_speed(self.flops_per_second)
+
+
+def prepare_prediction(
+    config: PredictionConfig,
+    entries: Sequence[DataEntry],
+    *,
+    checkpoint: Path | str,
+    num_workers: int | None = None,
+) -> PreparedPrediction:
+    """Load the network, open the data, check all of it and plan the blocks; nothing is written.
+
+    Args:
+        config: settings; `model` describes the network of ``checkpoint``.
+        entries: of one data configuration.
+        checkpoint: weights.
+        num_workers: worker processes. None: one a device of `prediction.torch.device`, and on large machines
+            without a GPU one for every 8 cores, up to `prediction.num_workers`; the published meaning of that
+            setting (processes that feed one GPU) has no counterpart here.
+
+    Raises:
+        ConfigError: settings that disagree, or too little memory.
+        CheckpointError: the checkpoint is missing, damaged, or of another network or voxel size.
+        DataError: data missing or unfit.
+    """
+    check_prediction_data(config, entries)
+    devices = choose_devices(config.prediction.torch.device)
+    checkpoint = Path(checkpoint)
+    network = load_network(config.to_dict()["model"], checkpoint)
+    check_voxel_size(checkpoint, config)
+    workers = num_workers or _default_workers(config, devices)
+    opened = tuple(open_entry(entry) for entry in entries)
+    # Where outputs will lie inside their container makes no difference to the plan.
+    folders = output_folders(entries, config, "volumes/predictions/planned")
+    plans = tuple(
+        _plan(config, network, devices, workers, entry, folder)
+        for entry, folder in zip(opened, folders, strict=True)
+    )
+    return PreparedPrediction(config, checkpoint, network, devices, workers, opened, plans)
 
 
 def predict_entries(
@@ -103,175 +161,197 @@ def predict_entries(
     progress: bool = True,
     tell: Callable[[str], None] = logger.info,
 ) -> list[EntryPrediction]:
+    """Prepare and predict in one go; see `prepare_prediction` and `predict_prepared`."""
+    prepared = prepare_prediction(config, entries, checkpoint=checkpoint, num_workers=num_workers)
+    return predict_prepared(prepared, output_group=output_group, progress=progress, tell=tell)
+
+
+def predict_prepared(
+    prepared: PreparedPrediction,
+    *,
+    output_group: str,
+    progress: bool = True,
+    tell: Callable[[str], None] = logger.info,
+) -> list[EntryPrediction]:
     """Predict the region of every entry, block by block, and store classes and probabilities.
 
-    Everything is checked before anything is written. A killed prediction continues when it is called again
-    with the same ``output_group``; a finished one is left as it is.
+    A killed prediction continues when it is called again with the same ``output_group``; a finished one is
+    left as it is.
 
     Args:
-        config: settings; `model` describes the network of ``checkpoint``.
-        entries: of one data configuration.
-        checkpoint: weights.
+        prepared: checked and planned.
         output_group: folder inside each container, see `outputs.output_group`.
-        num_workers: worker processes that share device and cores. None: one, and on large machines without
-            a GPU one for every 8 cores, up to `prediction.num_workers`; the published meaning of that
-            setting (processes that feed one GPU) has no counterpart here.
         progress: whether to show a progress line on standard error.
         tell: gets the plan of each entry, a line, before its first block.
 
     Raises:
-        ConfigError: settings that disagree, or too little memory.
-        CheckpointError: the checkpoint is missing, damaged, or of another network.
-        DataError: data missing or unfit, or an output that exists with another shape or other settings.
+        DataError: an output exists with another shape or other settings; nothing is written then.
         FailedBlocksError: blocks that could not be done; the other entries are not begun.
     """
-    check_prediction_data(config, entries)
-    device = choose_device(config.prediction.torch.device)
-    checkpoint = Path(checkpoint)
-    network = load_network(config.to_dict()["model"], checkpoint)
-    run = _Run(config, checkpoint, network, device, num_workers or _default_workers(config, device))
-    folders = output_folders(entries, config, output_group)
-    checked = [_check(run, entry, folder) for entry, folder in zip(entries, folders, strict=True)]
-    predictions = []
-    for entry in checked:
-        tell(f"{entry.entry.nickname}: {entry.plan.describe()}")
-        predictions.append(_predict(run, entry, progress))
-    return predictions
+    entries = [opened.entry for opened in prepared.entries]
+    folders = output_folders(entries, prepared.config, output_group)
+    outputs = [
+        _outputs(prepared.config, prepared.network, opened, folder)
+        for opened, folder in zip(prepared.entries, folders, strict=True)
+    ]
+    for output in outputs:
+        output.check()
+    return [
+        _predict(prepared, opened, output, plan, progress, tell)
+        for opened, output, plan in zip(prepared.entries, outputs, prepared.plans, strict=True)
+    ]
 
 
-def _default_workers(config: PredictionConfig, device: torch.device) -> int:
-    if device.type != "cpu":
-        return 1
+def _default_workers(config: PredictionConfig, devices: Sequence[torch.device]) -> int:
+    if len(devices) > 1 or devices[0].type != "cpu":
+        return len(devices)
     return max(1, min(config.prediction.num_workers, (os.cpu_count() or 1) // _CORES_A_WORKER))
 
 
-def _check(run: _Run, entry: DataEntry, folder: Path) -> _Checked:
-    raw = _open(entry, entry.raw)
-    full_scale(raw.dtype)
-    if raw.axes != ("z", "y", "x"):
-        raise DataError(
+def _precision(config: PredictionConfig, devices: Sequence[torch.device]) -> torch.dtype:
+    setting = config.prediction.precision
+    found = {str(device): choose_precision(setting, device) for device in devices}
+    if len(set(found.values())) > 1:
+        what = ", ".join(f"{str(dtype).removeprefix('torch.')} on {name}" for name, dtype in found.items())
+        raise ConfigError(
             explain(
-                f"axes of {raw.path}",
-                ", ".join(raw.axes),
-                "z, y, x",
-                "Predict from a grey-value dataset without channels",
+                "prediction.precision",
+                f"{setting}, which means {what}",
+                "the same arithmetic on all devices, since bytes must not depend on who did a block",
+                "Set prediction.precision to fp32, bf16 or fp16",
             )
         )
-    roi = entry.roi_within(raw.roi_voxels)
-    _warn_of_gaps(raw, roi)
-    mask = None if entry.mask is None else _open(entry, entry.mask)
-    if mask is not None and mask.roi_voxels.intersect(roi).empty:
-        raise DataError(
-            explain(
-                f"the place of {mask.path}",
-                f"{format_roi(mask.roi_voxels)} voxels",
-                f"an overlap with the region {format_roi(roi)} of {entry.nickname!r}",
-                "Correct the mask's offset, or leave the mask out",
-            )
-        )
-    settings = run.config.prediction
-    outputs = OutputSet(folder, roi, entry.voxel_size, run.network.num_fmaps_out, settings.output_dtype)
-    outputs.check()
-    published = None
-    if settings.tiling == "published":
-        published = PublishedSizes(
-            roi, Coordinate(settings.input_size_voxels), Coordinate(settings.output_size_voxels)
-        )
-    planner = Planner(
-        run.network,
-        Device.of(run.device, run.precision, run.num_workers),
-        roi,
-        outputs.write_shape,
-        None if published is None else published.tiling(run.network),
+    return next(iter(found.values()))
+
+
+def _outputs(config: PredictionConfig, network: ValidNetwork, opened: OpenedEntry, folder: Path) -> OutputSet:
+    return OutputSet(
+        folder, opened.roi, opened.entry.voxel_size, network.num_fmaps_out, config.prediction.output_dtype
     )
-    plan = planner.plan(settings.block_size_voxels, run.num_workers)
-    return _Checked(entry, roi, raw, mask, outputs, published, plan)
 
 
-def _open(entry: DataEntry, dataset: str) -> Volume:
-    return open_volume(entry.file / dataset).with_place(voxel_size=entry.voxel_size)
+def _published(config: PredictionConfig, opened: OpenedEntry) -> PublishedSizes | None:
+    settings = config.prediction
+    if settings.tiling == "aligned":
+        return None
+    return PublishedSizes(
+        opened.roi, Coordinate(settings.input_size_voxels), Coordinate(settings.output_size_voxels)
+    )
 
 
-def _warn_of_gaps(raw: Volume, roi: Roi) -> None:
-    """Say how much of the raw data is not there: a broken copy looks just like black tissue."""
-    if "://" in raw.path:
-        return
-    missing = raw.missing_chunks(roi)
-    if missing:
-        logger.warning(
-            "%d chunks of %s in the region %s are not stored and are taken for 0, the first at %s. If they "
-            "should be there, copy or convert the data again.",
-            len(missing),
-            raw.path,
-            format_roi(roi),
-            format_roi(missing[0]),
-        )
+def _plan(
+    config: PredictionConfig,
+    network: ValidNetwork,
+    devices: Sequence[torch.device],
+    num_workers: int,
+    opened: OpenedEntry,
+    folder: Path,
+) -> PredictionPlan:
+    outputs, published = _outputs(config, network, opened, folder), _published(config, opened)
+    used = Counter(devices[worker % len(devices)] for worker in range(num_workers))
+    sharing = [Device.of(device, _precision(config, devices), count) for device, count in used.items()]
+    kind = devices[0].type
+    planner = Planner(
+        network,
+        min(sharing, key=lambda device: device.memory_bytes),
+        opened.roi,
+        outputs.write_shape,
+        None if published is None else published.tiling(network),
+        views=len(views(config.prediction.tta, network)),
+        buffers=BlockBuffers(
+            read_bytes=opened.raw.dtype.itemsize,
+            # A GPU holds logits until they are decoded.
+            written_bytes=outputs.bytes_per_voxel if kind == "cpu" else 4 * network.num_fmaps_out,
+            blocks=BLOCKS_IN_FLIGHT[kind],
+        ),
+    )
+    return planner.plan(config.prediction.block_size_voxels, num_workers)
 
 
-def _predict(run: _Run, checked: _Checked, progress: bool) -> EntryPrediction:
-    volumes = checked.outputs.open()
-    grid = Grid(checked.roi, checked.plan.block_shape, run.network.context_voxels)
-    settings = run.config.prediction
+def _predict(
+    prepared: PreparedPrediction,
+    opened: OpenedEntry,
+    outputs: OutputSet,
+    plan: PredictionPlan,
+    progress: bool,
+    tell: Callable[[str], None],
+) -> EntryPrediction:
+    settings = prepared.config.prediction
+    grid = Grid(opened.roi, plan.block_shape, prepared.network.context_voxels)
+    skip = _outside_mask(opened, grid, settings.tiling)
+    plan = prepared.expected(plan)
+    tell(f"{opened.entry.nickname}: {_described(plan, skip)}")
+    volumes = outputs.open()
     worker = PredictionWorker(
-        model=run.model,
-        checkpoint=run.checkpoint,
-        device=str(run.device),
+        model=prepared.config.to_dict()["model"],
+        checkpoint=prepared.checkpoint,
+        devices=[str(device) for device in prepared.devices],
         precision=settings.precision,
-        tile_shape=checked.plan.tile_shape,
-        published=checked.published,
-        raw=checked.raw,
-        mask=checked.mask,
+        tile_shape=plan.tile_shape,
+        published=_published(prepared.config, opened),
+        raw=opened.raw,
+        mask=opened.mask,
         outputs=volumes,
         output_dtype=settings.output_dtype,
+        tta=settings.tta,
     )
     job = Job(
-        name=f"predict {checked.entry.nickname}",
+        name=f"predict {opened.entry.nickname}",
         grid=grid,
         start_worker=worker,
-        identity=_identity(run, checked),
-        state_dir=checked.outputs.state_dir,
-        skip=_outside_mask(checked, grid),
+        identity=_identity(prepared, opened),
+        state_dir=outputs.state_dir,
+        skip=skip,
         block_timeout_s=_BLOCK_TIMEOUT_S,
     )
-    report = run_stage(job, volumes[SEGMENTATION], num_workers=run.num_workers, progress=progress)
-    folder = checked.outputs.folder
+    report = run_stage(job, volumes[SEGMENTATION], num_workers=prepared.num_workers, progress=progress)
     return EntryPrediction(
-        entry=checked.entry,
-        roi_voxels=checked.roi,
-        folder=folder,
-        segmentation=folder / SEGMENTATION,
-        prob_maps=tuple(folder / name for name in checked.outputs.names if name != SEGMENTATION),
-        plan=checked.plan,
+        entry=opened.entry,
+        roi_voxels=opened.roi,
+        folder=outputs.folder,
+        segmentation=outputs.folder / SEGMENTATION,
+        prob_maps=tuple(outputs.folder / name for name in outputs.names if name != SEGMENTATION),
+        plan=plan,
         report=report,
     )
 
 
-def _outside_mask(checked: _Checked, grid: Grid) -> NDArray[np.bool_] | None:
+def _described(plan: PredictionPlan, skip: NDArray[np.bool_] | None) -> str:
+    if skip is None or not skip.any():
+        return plan.describe()
+    left_out = int(skip.sum())
+    shorter = replace(plan, seconds=plan.seconds * (1 - left_out / skip.size))
+    return f"{shorter.describe()}; {left_out} blocks lie outside the mask and are left out"
+
+
+def _outside_mask(opened: OpenedEntry, grid: Grid, tiling: str) -> NDArray[np.bool_] | None:
     """Return which blocks the mask leaves nothing of, reading it block by block."""
-    if checked.mask is None or checked.published is not None:
+    if opened.mask is None or tiling == "published":
         return None
-    mask = checked.mask
+    mask = opened.mask
     with ThreadPoolExecutor(4) as pool:
         empty = pool.map(lambda block: mask_is_empty(mask, block.write_roi), grid.blocks())
         skip = np.fromiter(empty, bool, len(grid)).reshape(grid.shape)
     if skip.all():
-        logger.warning("the mask %s is 0 in the whole region of %s", mask.path, checked.entry.nickname)
+        logger.warning("the mask %s is 0 in the whole region of %s", mask.path, opened.entry.nickname)
     return skip
 
 
-def _identity(run: _Run, checked: _Checked) -> dict[str, object]:
+def _identity(prepared: PreparedPrediction, opened: OpenedEntry) -> dict[str, object]:
     """Return everything that determines the bytes written, but not how the region is cut."""
-    settings = run.config.prediction
-    identity: dict[str, object] = {
-        "checkpoint": _sha256(run.checkpoint),
-        "model": run.model,
-        "precision": str(run.precision).removeprefix("torch."),
+    settings = prepared.config.prediction
+    identity: dict[str, Any] = {
+        "checkpoint": _sha256(prepared.checkpoint),
+        "model": prepared.config.to_dict()["model"],
+        "precision": str(prepared.precision).removeprefix("torch."),
         "tiling": settings.tiling,
         "output_dtype": settings.output_dtype,
-        "raw": checked.raw.fingerprint(),
-        "mask": None if checked.mask is None else checked.mask.fingerprint(),
+        "raw": opened.raw.fingerprint(),
+        "mask": None if opened.mask is None else opened.mask.fingerprint(),
     }
-    if checked.published is not None:
+    if settings.tta != "none":
+        identity["tta"] = settings.tta
+    if settings.tiling == "published":
         identity["input_size_voxels"] = list(settings.input_size_voxels)
         identity["output_size_voxels"] = list(settings.output_size_voxels)
     return identity

@@ -22,12 +22,14 @@ import numpy as np
 from incasem.config import DataEntry, PredictionConfig
 from incasem.errors import DataError
 from incasem.geometry import Coordinate, Roi
-from incasem.volumes import Volume, create_volume, exists
+from incasem.volumes import Volume, create_volume, exists, split_path
 
 SEGMENTATION = "segmentation"
 _SUFFIXES = (".h5", ".hdf5", ".hdf", ".n5", ".tif", ".tiff")
 _CHUNK = 64
 """Edge of the outputs' chunks, voxels: small ones are quick to look at, and leave the planner more choice."""
+_SHARDS = (256, 128)
+"""Edges of the shards of Zarr v3, voxels: one file holds all chunks of a shard."""
 
 
 def output_group(train_id: int, predict_id: int) -> str:
@@ -93,9 +95,33 @@ class OutputSet:
         return [*(f"prob_maps/class_{c}" for c in range(self.num_classes)), SEGMENTATION]
 
     @property
-    def write_shape(self) -> Coordinate:
-        """What one writer must own: a chunk (z, y, x, voxels)."""
+    def chunk_shape(self) -> Coordinate:
+        """What is compressed at a time (z, y, x, voxels)."""
         return Coordinate(min(_CHUNK, size) for size in self.roi_voxels.shape)
+
+    @property
+    def shard_shape(self) -> Coordinate | None:
+        """What lies in one file of a Zarr v3 container (z, y, x, voxels); None in Zarr v2.
+
+        An axis has at least two shards where it has two chunks, so that a small region is not one block.
+        """
+        container, _ = split_path(self.folder)
+        if not (container / "zarr.json").exists():
+            return None
+        return Coordinate(
+            next((edge for edge in _SHARDS if size >= 2 * edge), chunk)
+            for size, chunk in zip(self.roi_voxels.shape, self.chunk_shape, strict=True)
+        )
+
+    @property
+    def write_shape(self) -> Coordinate:
+        """What one writer must own: a chunk or, in Zarr v3, a shard (z, y, x, voxels)."""
+        return self.shard_shape or self.chunk_shape
+
+    @property
+    def bytes_per_voxel(self) -> int:
+        """Of all arrays together, not compressed."""
+        return sum(self._dtype(name).itemsize for name in self.names)
 
     @property
     def state_dir(self) -> Path:
@@ -134,7 +160,8 @@ class OutputSet:
             dtype=self._dtype(name),
             voxel_size=self.voxel_size,
             offset_nm=offset_nm,
-            chunk_shape=tuple(self.write_shape),
+            chunk_shape=tuple(self.chunk_shape),
+            shard_shape=self.shard_shape,
             existing="resume",
         )
 

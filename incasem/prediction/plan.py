@@ -9,12 +9,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import torch
 
+from incasem.blockwise import format_seconds
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate, Roi, ceil_to_multiple
 from incasem.networks import ValidNetwork
@@ -45,8 +46,10 @@ class PredictionPlan:
         num_blocks: blocks of the ROI, masked ones included.
         flops: operations for the whole ROI.
         flop_overhead: ``flops`` over those of one infinitely large tile.
+        voxels_read: of the whole ROI; what two blocks need is read twice.
         read_overhead: voxels read over voxels written.
         memory_bytes: estimated peak of one worker.
+        seconds: expected time, at nominal speeds until `at_speed` knows better.
     """
 
     block_shape: Coordinate
@@ -54,8 +57,10 @@ class PredictionPlan:
     num_blocks: int
     flops: float
     flop_overhead: float
+    voxels_read: int
     read_overhead: float
     memory_bytes: int
+    seconds: float
 
     def describe(self) -> str:
         """Return the plan as one line for the terminal."""
@@ -64,8 +69,33 @@ class PredictionPlan:
         return (
             f"{self.num_blocks} blocks of {_times(self.block_shape)} voxels{tiles}: "
             f"{self.flops / 1e12:.3g} TFLOP ({self.flop_overhead:.2f}× the ideal), "
-            f"reads {self.read_overhead:.2f}× the volume, about {self.memory_bytes / 1e9:.1f} GB a worker"
+            f"reads {self.read_overhead:.2f}× the volume, about {self.memory_bytes / 1e9:.1f} GB a worker, "
+            f"about {format_seconds(self.seconds)}"
         )
+
+    def at_speed(self, flops_per_second: float) -> "PredictionPlan":
+        """Return the plan with the time that it takes when all workers together do so many operations."""
+        seconds = self.flops / flops_per_second + self.num_blocks * _SECONDS_A_BLOCK
+        return replace(self, seconds=max(seconds, self.voxels_read / _READ_BYTES_PER_SECOND))
+
+
+@dataclass(frozen=True)
+class BlockBuffers:
+    """What a worker holds of each block besides the network's tensors.
+
+    Attributes:
+        read_bytes: a voxel that is read.
+        written_bytes: a voxel that is written, of all arrays together.
+        blocks: blocks in its hands at a time.
+    """
+
+    read_bytes: int = 1
+    written_bytes: int = 3
+    blocks: int = 1
+
+    def memory(self, voxels_read: int, voxels_written: int) -> int:
+        """Return the bytes for blocks of this size."""
+        return self.blocks * (self.read_bytes * voxels_read + self.written_bytes * voxels_written)
 
 
 @dataclass(frozen=True)
@@ -103,6 +133,8 @@ class Planner:
         roi_voxels: what will be predicted, absolute voxels.
         write_shape: smallest unit of the output that one writer must own (z, y, x, voxels).
         published: the published tiling of the whole ROI, or None for aligned tiles.
+        views: passes of the network over each tile (test-time augmentation).
+        buffers: what a worker holds of a block.
     """
 
     def __init__(
@@ -112,11 +144,15 @@ class Planner:
         roi_voxels: Roi,
         write_shape: Sequence[int],
         published: PublishedTiling | None = None,
+        *,
+        views: int = 1,
+        buffers: BlockBuffers | None = None,
     ) -> None:
         self._network, self._device, self._roi = network, device, roi_voxels
         self._unit = Coordinate(write_shape)
         self._published = published
-        self._cost = NetworkCost(network)
+        self._views, self._buffers = views, buffers or BlockBuffers()
+        self._cost = NetworkCost(network, device.kind)
 
     def plan(self, block_shape: Sequence[int] | None = None, num_workers: int = 1) -> PredictionPlan:
         """Return the plan with the least estimated time.
@@ -136,10 +172,12 @@ class Planner:
         best: tuple[float, PredictionPlan] | None = None
         for block in self._about_cubic_blocks():
             found = self._evaluate(block, num_workers)
-            # A block of several tiles saves nothing over smaller blocks: it is the last resort.
-            if found is None and best is None:
-                found = self._in_tiles(block, num_workers)
-            if found is not None and (best is None or found[0] < best[0]):
+            if found is None:
+                # Larger ones do not fit either. A block of several tiles saves nothing over smaller blocks:
+                # it is the last resort.
+                best = best or self._in_tiles(block, num_workers)
+                break
+            if best is None or found[0] < best[0]:
                 best = found
         assert best is not None, "there is at least one block"
         return self._grown(best, num_workers)[1]
@@ -202,13 +240,15 @@ class Planner:
         while True:
             smaller = Coordinate(max(t * 7 // 8 // s * s, s) for t, s in zip(tile, stride, strict=True))
             if smaller == tile:
-                needed = self._memory(self._network.input_shape_for(tile)) / _MEMORY_SHARE
+                buffers = self._buffers.memory(math.prod(block_shape), math.prod(block_shape))
+                needed = (self._memory(self._network.input_shape_for(tile)) + buffers) / _MEMORY_SHARE
                 raise ConfigError(
                     explain(
                         "memory of one worker",
                         f"{self._device.memory_bytes / 1e9:.1f} GB",
                         f"at least {needed / 1e9:.1f} GB for this network",
-                        "Use fewer workers, or a machine with more memory",
+                        "Use fewer workers, a smaller prediction.block_size_voxels, or a machine with more "
+                        "memory",
                     )
                 )
             tile = smaller
@@ -218,11 +258,15 @@ class Planner:
 
     def _memory(self, input_shape: Coordinate) -> int:
         elements = self._cost.call(input_shape).peak_elements
-        return _MEMORY_BASE + int(elements * self._device.bytes_per_element * _MEMORY_FACTOR)
+        sums = 0  # of the probabilities of all views, and those of one, in float32
+        if self._views > 1:
+            sums = 2 * 4 * self._network.num_fmaps_out * math.prod(input_shape)
+        return _MEMORY_BASE + sums + int(elements * self._device.bytes_per_element * _MEMORY_FACTOR)
 
-    def _fits(self, input_shape: Coordinate) -> bool:
+    def _fits(self, input_shape: Coordinate, buffers: int) -> bool:
         small_enough = self._cost.call(input_shape).largest_tensor < _TENSOR_LIMIT
-        return small_enough and self._memory(input_shape) <= self._device.memory_bytes * _MEMORY_SHARE
+        memory = self._memory(input_shape) + buffers
+        return small_enough and memory <= self._device.memory_bytes * _MEMORY_SHARE
 
     def _evaluate(
         self, block_shape: Coordinate, num_workers: int, tile_shape: Coordinate | None = None
@@ -234,16 +278,17 @@ class Planner:
         if tile_shape is None:
             tile_shape = self._whole_tile(block_shape)
         tiling: Tiling = self._published or AlignedTiling(self._network, tile_shape)
-        sizes = [self._input_sizes(tiling, axis, block_shape[axis]) for axis in range(3)]
-        flops, read, memory = 0, 0, _MEMORY_BASE
-        for combination in product(*(axis.items() for axis in sizes)):
+        axes = [self._along(tiling, axis, block_shape[axis]) for axis in range(3)]
+        read, largest_read = (math.prod(numbers) for numbers in list(zip(*axes, strict=True))[1:])
+        buffers = self._buffers.memory(largest_read, math.prod(block_shape))
+        flops, memory = 0, _MEMORY_BASE
+        for combination in product(*(sizes.items() for sizes, _, _ in axes)):
             shape = Coordinate(size for size, _ in combination)
-            calls = math.prod(count for _, count in combination)
-            if not self._fits(shape):
+            if not self._fits(shape, buffers):
                 return None
+            calls = math.prod(count for _, count in combination) * self._views
             flops += calls * self._cost.call(shape).flops
-            read += calls * math.prod(shape)
-            memory = max(memory, self._memory(shape))
+            memory = max(memory, self._memory(shape) + buffers)
         blocks = math.prod(-(-s // b) for s, b in zip(self._roi.shape, block_shape, strict=True))
         seconds = (
             flops / self._device.flops_per_second + read / _READ_BYTES_PER_SECOND + blocks * _SECONDS_A_BLOCK
@@ -255,30 +300,45 @@ class Planner:
             tile_shape=self._published.output_shape if self._published else tile_shape,
             num_blocks=blocks,
             flops=float(flops),
-            flop_overhead=flops / (self._cost.flops_per_voxel() * voxels),
+            flop_overhead=flops / (self._cost.flops_per_voxel() * voxels * self._views),
+            voxels_read=read,
             read_overhead=read / voxels,
             memory_bytes=memory,
+            seconds=seconds * rounds / blocks,
         )
-        return seconds * rounds / blocks, plan
+        return plan.seconds, plan
 
-    def _input_sizes(self, tiling: Tiling, axis: int, edge: int) -> Counter[int]:
-        """Return how many tiles of each input size the blocks have along one axis."""
+    def _along(self, tiling: Tiling, axis: int, edge: int) -> tuple[Counter[int], int, int]:
+        """Return, of the blocks along one axis: tiles of each input size, voxels read in all and at most."""
         begin, end = self._roi.begin[axis], self._roi.end[axis]
         sizes: Counter[int] = Counter()
+        read = []
         for start in range(begin, end, edge):
             tiles = tiling.axis_tiles(axis, start, min(start + edge, end))
             sizes.update(tile.input_size for tile in tiles)
-        return sizes
+            if tiles:
+                read.append(
+                    max(tile.input_begin + tile.input_size for tile in tiles)
+                    - min(tile.input_begin for tile in tiles)
+                )
+        return sizes, sum(read), max(read, default=0)
 
 
-def largest_tile(network: ValidNetwork, device: Device) -> Coordinate:
+def largest_tile(network: ValidNetwork, device: Device, views: int = 1) -> Coordinate:
     """Return the largest cube (multiples of the stride, voxels) to ask of one call of the network.
+
+    Args:
+        network: gives geometry and cost.
+        device: where it runs.
+        views: passes over each tile.
 
     Raises:
         ConfigError: the memory does not hold the smallest one.
     """
     unlimited = Coordinate((_LARGEST_EDGE,) * 3)
-    return Planner(network, device, Roi((0, 0, 0), unlimited), unlimited).plan().tile_shape
+    buffers = BlockBuffers(0, 0)  # the caller's business: it is not known how much the caller will ask for
+    planner = Planner(network, device, Roi((0, 0, 0), unlimited), unlimited, views=views, buffers=buffers)
+    return planner.plan().tile_shape
 
 
 def _total_memory(root: Path = Path("/")) -> int:

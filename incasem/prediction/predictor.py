@@ -1,6 +1,8 @@
-"""The network on any region of a volume: tiles, context, normalisation, cropping."""
+"""The network on any region of a volume: tiles, context, normalisation, symmetries, cropping."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +14,32 @@ from torch import Tensor
 from incasem.errors import DataError
 from incasem.geometry import Roi
 from incasem.networks import InferenceNetwork, ValidNetwork, choose_precision
+from incasem.prediction.memory import free_cached_memory, is_out_of_memory
 from incasem.prediction.plan import Device, largest_tile
+from incasem.prediction.symmetries import Views, views
 from incasem.prediction.tiling import AlignedTiling, Tile, Tiling
-from incasem.tasks.semantic import normalise
+from incasem.prediction.uploads import Uploaded, Uploads
 from incasem.volumes import Volume
+
+logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-3
 """How far floats may leave [0, 1]: interpolation overshoots a little."""
+
+
+@dataclass(frozen=True)
+class RawRegion:
+    """What was read for one region, once for all its tiles.
+
+    Attributes:
+        volume: where it was read.
+        roi_voxels: what was read (absolute voxels): the tiles' inputs and what lies between.
+        values: the grey values, on their way to the device; None where the region has no tile.
+    """
+
+    volume: Volume
+    roi_voxels: Roi
+    values: Uploaded | None
 
 
 class Predictor:
@@ -28,15 +49,21 @@ class Predictor:
     start on multiples of the network's stride on the absolute voxel grid, context is read outside the region
     and reflected at the volume's border.
 
+    Where the memory does not suffice for a tile, tiles are made smaller for good, with a warning.
+
     Args:
         network: a copy of it is made ready; the original stays as it is.
         device: where to run, see `choose_device`.
         precision: "auto", "fp32", "bf16" or "fp16" (`choose_precision`).
         tiling: where the tiles lie; by default aligned, with the largest tile that the device's memory takes.
+        tta: views to average, see `symmetries`.
 
     Attributes:
         num_classes: channels of the result.
         network: what runs, with the precision that it found to be right.
+
+    Raises:
+        ConfigError: the network has not the symmetries of ``tta``.
     """
 
     def __init__(
@@ -46,40 +73,69 @@ class Predictor:
         precision: str = "auto",
         *,
         tiling: Tiling | None = None,
+        tta: Views = "none",
     ) -> None:
         device = torch.device(device)
+        self._views = views(tta, network)
         self.network = InferenceNetwork(network, device, choose_precision(precision, device))
         self.num_classes = network.num_fmaps_out
         self._source = network
-        self._given_tiling = tiling
+        self._uploads = Uploads(device)
+        if tiling is not None:
+            self.tiling = tiling
 
     @cached_property
     def tiling(self) -> Tiling:
         """Where the tiles lie."""
-        if self._given_tiling is not None:
-            return self._given_tiling
         device = Device.of(self.network.device, self.network.precision)
-        return AlignedTiling(self._source, largest_tile(self._source, device))
+        return AlignedTiling(self._source, largest_tile(self._source, device, len(self._views)))
 
-    def pieces(self, raw: Volume, roi_voxels: Roi) -> Iterator[tuple[Roi, Tensor]]:
-        """Yield the logits of ``roi_voxels`` tile by tile.
+    def read(self, raw: Volume, roi_voxels: Roi) -> RawRegion:
+        """Read what the tiles of ``roi_voxels`` need, each voxel once, and start its way to the device.
 
         Args:
             raw: grey values: uint8, uint16, or floats in [0, 1]; (z, y, x), or with the network's channels
                 before these.
             roi_voxels: absolute voxels; may reach beyond ``raw``, which is then reflected.
 
-        Yields:
-            The region (absolute voxels), and its logits float32 (C, z, y, x) on the device. Regions do not
-            overlap. The aligned tiling covers ``roi_voxels``; the published one leaves out its shell.
-
         Raises:
             DataError: ``roi_voxels`` is empty, or the raw data cannot be read or are of a wrong type.
         """
         if min(roi_voxels.shape) < 1:
             raise DataError("the region to predict is empty; allowed: at least one voxel. Correct the ROI.")
-        for tile in self.tiling.tiles(roi_voxels):
-            yield tile.keep_roi, self._run(raw, tile)
+        tiles = self.tiling.tiles(roi_voxels)
+        if not tiles:
+            return RawRegion(raw, roi_voxels, None)
+        return self._read(raw, _union([tile.input_roi for tile in tiles]))
+
+    def pieces(self, raw: Volume | RawRegion, roi_voxels: Roi) -> Iterator[tuple[Roi, Tensor]]:
+        """Yield the logits of ``roi_voxels`` tile by tile.
+
+        Args:
+            raw: grey values, see `read`, or what `read` returned for the same region.
+            roi_voxels: absolute voxels.
+
+        Yields:
+            The region (absolute voxels), and its logits float32 (C, z, y, x) on the device. Regions do not
+            overlap. The aligned tiling covers ``roi_voxels``; the published one leaves out its shell. With
+            several views, the logits are logarithms of the mean probabilities.
+
+        Raises:
+            DataError: as `read`.
+        """
+        region = raw if isinstance(raw, RawRegion) else self.read(raw, roi_voxels)
+        missing = [roi_voxels]
+        while missing:
+            part = missing.pop()
+            tiles = self.tiling.tiles(part)
+            for tile in tiles:
+                logits = self._try(region, tile)
+                if logits is not None:
+                    yield tile.keep_roi, logits
+                    continue
+                self.tiling = self._smaller_tiling(tile)
+                missing += [later.keep_roi for later in reversed(tiles[tiles.index(tile) :])]
+                break
 
     def logits(self, raw: Volume, roi_voxels: Roi) -> NDArray[np.float32]:
         """Return the network's output (C, z, y, x) for exactly ``roi_voxels`` (absolute voxels).
@@ -104,16 +160,60 @@ class Predictor:
             whole[(slice(None), *(roi - roi_voxels.begin).to_slices())] = softmax
         return whole
 
-    def _run(self, raw: Volume, tile: Tile) -> Tensor:
-        raw_ZYX = raw.read_voxels(tile.input_roi, beyond="reflect")
-        _check_range(raw_ZYX)
-        logits_NCZYX = self.network(_with_batch(normalise(raw_ZYX)))
-        return logits_NCZYX[0][(slice(None), *tile.crop)]
+    def _read(self, raw: Volume, roi: Roi) -> RawRegion:
+        values = raw.read_voxels(roi, beyond="reflect")
+        _check_range(values)
+        return RawRegion(raw, roi, self._uploads.start(values))
+
+    def _try(self, region: RawRegion, tile: Tile) -> Tensor | None:
+        """Return the logits of one tile, or None where the memory does not suffice for it."""
+        try:
+            return self._run(region, tile)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not isinstance(self.tiling, AlignedTiling):
+                raise
+            if self.tiling.is_smallest(tile):
+                raise
+        # Out here the error is gone, and with it the tensors that its traceback held.
+        free_cached_memory(self.network.device)
+        return None
+
+    def _smaller_tiling(self, tile: Tile) -> Tiling:
+        """Return the tiling with half the tile that was too large, along its longest axis."""
+        assert isinstance(self.tiling, AlignedTiling)
+        logger.warning(
+            "out of memory on %s: tiles of %s voxels are halved, which takes longer. Fewer workers need less "
+            "memory, and so does a smaller prediction.block_size_voxels.",
+            self.network.device,
+            "×".join(str(size) for size in tile.keep_roi.shape),
+        )
+        return self.tiling.halved(tile)
+
+    def _run(self, region: RawRegion, tile: Tile) -> Tensor:
+        if not region.roi_voxels.contains(tile.input_roi):
+            # A tile that was made smaller may end a few voxels further, at its own smallest legal size.
+            region = self._read(region.volume, tile.input_roi)
+        assert region.values is not None
+        raw_CZYX = region.values.normalised((tile.input_roi - region.roi_voxels.begin).to_slices())
+        raw_NCZYX = raw_CZYX.reshape((1,) * (5 - raw_CZYX.ndim) + tuple(raw_CZYX.shape))
+        crop = (slice(None), *tile.crop)
+        if len(self._views) == 1:
+            return self.network(raw_NCZYX)[0][crop]
+        total: Tensor | None = None
+        with torch.inference_mode():
+            for view in self._views:
+                seen = self.network(view.of(raw_NCZYX))[0].softmax(dim=0)
+                probabilities = view.back(seen)[crop]
+                total = probabilities.contiguous() if total is None else total.add_(probabilities)
+            assert total is not None
+            return total.div_(len(self._views)).log_()
 
 
-def _with_batch(raw: NDArray[Any]) -> NDArray[Any]:
-    """Return (z, y, x) or (c, z, y, x) as (1, c, z, y, x)."""
-    return raw.reshape((1,) * (5 - raw.ndim) + raw.shape)
+def _union(rois: Sequence[Roi]) -> Roi:
+    """Return the smallest region that holds all of ``rois``."""
+    begin = [min(values) for values in zip(*(roi.begin for roi in rois), strict=True)]
+    end = [max(values) for values in zip(*(roi.end for roi in rois), strict=True)]
+    return Roi(begin, [e - b for b, e in zip(begin, end, strict=True)])
 
 
 def _check_range(raw: NDArray[Any]) -> None:

@@ -19,6 +19,8 @@ from incasem.errors import ConfigError, DataError, explain
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import ValidNetwork
 
+_UNLIMITED = 2**40
+
 
 class AxisTile(NamedTuple):
     """One tile along one axis, absolute voxels: what is kept of its output, and what it reads."""
@@ -121,6 +123,24 @@ class AlignedTiling(Tiling):
                 )
             )
         return tiles
+
+    def is_smallest(self, tile: Tile) -> bool:
+        """Return whether no smaller tile than ``tile`` could be given to the network."""
+        least = self._network.input_shape_for(self._network.stride)
+        return all(size <= limit for size, limit in zip(tile.input_roi.shape, least, strict=True))
+
+    def halved(self, tile: Tile) -> "AlignedTiling":
+        """Return the tiling whose tiles are at most half of ``tile`` along its longest axis.
+
+        ``tile`` is one of this tiling and not the smallest.
+        """
+        least = self._network.input_shape_for(self._network.stride)
+        sizes = zip(tile.keep_roi.shape, tile.input_roi.shape, least, strict=True)
+        edges = [keep if read > smallest else 0 for keep, read, smallest in sizes]
+        axis = edges.index(max(edges))
+        limits = list(self._tile_shape or Coordinate((_UNLIMITED,) * 3))
+        limits[axis] = max(1, edges[axis] // 2)
+        return AlignedTiling(self._network, limits)
 
     def _input_size(self, axis: int, wanted: int) -> int:
         return int(self._network.input_shape_for((wanted,) * 3)[axis])

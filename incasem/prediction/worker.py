@@ -1,25 +1,33 @@
 """What a worker process does: load the network once, then predict and write block after block."""
 
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from incasem.blockwise import Block, BlockFunction
+from incasem.blockwise import Block, StagedFunction, WorkerUnusableError, worker_slot
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import ValidNetwork, build_network, keep_freed_memory, load_checkpoint, load_into
+from incasem.prediction.memory import is_lost_device
 from incasem.prediction.outputs import SEGMENTATION
-from incasem.prediction.predictor import Predictor
+from incasem.prediction.predictor import Predictor, RawRegion
+from incasem.prediction.symmetries import Views
 from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
+from incasem.prediction.uploads import new_stream
 from incasem.tasks.semantic import decode
 from incasem.volumes import Volume
 
 OutputType = Literal["uint8", "float32"]
+BLOCKS_IN_FLIGHT = {"cpu": 2, "cuda": 3}
+"""By kind of device. A GPU has a block to compute while another is decoded and written, and a third read."""
 
 
 def load_network(model: Mapping[str, Any], checkpoint: Path | str) -> ValidNetwork:
@@ -54,7 +62,7 @@ class PredictionWorker:
     Attributes:
         model: settings of the network.
         checkpoint: its weights.
-        device: where to run ("cpu", "cuda:0").
+        devices: where to run ("cpu", "cuda:0"); each worker takes that of its slot.
         precision: setting of `choose_precision`.
         tile_shape: most voxels of one call of the network; ignored by the published tiling.
         published: the published tiling, or None for the aligned one.
@@ -62,11 +70,12 @@ class PredictionWorker:
         mask: nonzero where predictions are wanted, or None: everywhere.
         outputs: arrays by name.
         output_dtype: of the probabilities.
+        tta: views to average.
     """
 
     model: Mapping[str, Any]
     checkpoint: Path
-    device: str
+    devices: Sequence[str]
     precision: str
     tile_shape: Coordinate
     published: PublishedSizes | None
@@ -74,47 +83,127 @@ class PredictionWorker:
     mask: Volume | None
     outputs: Mapping[str, Volume]
     output_dtype: OutputType
+    tta: Views = "none"
 
-    def __call__(self) -> BlockFunction:
+    def __call__(self) -> "BlockPredictor":
         """Load the network and return the function of one block."""
-        if self.device == "cpu":
+        device = torch.device(self.devices[worker_slot() % len(self.devices)])
+        if device.type == "cpu":
             keep_freed_memory()
+        else:
+            torch.cuda.set_device(device)
         network = load_network(self.model, self.checkpoint)
         tiling: Tiling = (
             AlignedTiling(network, self.tile_shape)
             if self.published is None
             else self.published.tiling(network)
         )
-        predictor = Predictor(network, self.device, self.precision, tiling=tiling)
-        writers = ThreadPoolExecutor(len(self.outputs), thread_name_prefix="write")
+        predictor = Predictor(network, device, self.precision, tiling=tiling, tta=self.tta)
+        return BlockPredictor(self, predictor, device)
 
-        def predict_block(block: Block) -> None:
-            arrays = self._predict(predictor, block.write_roi)
-            writing = [
-                writers.submit(self.outputs[name].write_voxels, block.write_roi, array)
-                for name, array in arrays.items()
-            ]
-            for future in writing:
-                future.result()
 
-        return predict_block
+@dataclass(frozen=True)
+class _Given:
+    """What was read for a block; ``inside`` is where the mask wants it, None: everywhere."""
 
-    def _predict(self, predictor: Predictor, roi: Roi) -> dict[str, NDArray[Any]]:
-        inside = None if self.mask is None else read_mask(self.mask, roi)
-        arrays = {name: np.zeros(roi.shape, volume.dtype) for name, volume in self.outputs.items()}
-        if inside is not None and not inside.any() and self.published is None:
-            return arrays
-        for piece, logits_CZYX in predictor.pieces(self.raw, roi):
-            place = (piece - roi.begin).to_slices()
-            for name, decoded_ZYX in decode(logits_CZYX, self.output_dtype).items():
-                arrays[name][place] = decoded_ZYX
-        if inside is not None:
+    raw: RawRegion | None
+    inside: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """What was computed of a block: regions and their arrays or, on a GPU, logits that are not there yet."""
+
+    inside: NDArray[np.bool_] | None
+    decoded: list[tuple[Roi, Mapping[str, NDArray[Any]]]]
+    logits: list[tuple[Roi, Tensor]]
+    ready: torch.cuda.Event | None
+
+
+class BlockPredictor(StagedFunction[_Given, _Pieces]):
+    """Reads, predicts and writes one block.
+
+    On a GPU the computing stage only gives the GPU its orders; decoding and the copy of the results wait for
+    it in the writing stage, in a stream of their own, while the next block is computed. On the processor
+    decoding is part of computing, since both want the same cores.
+    """
+
+    def __init__(self, worker: PredictionWorker, predictor: Predictor, device: torch.device) -> None:
+        self.blocks_in_flight = BLOCKS_IN_FLIGHT[device.type]
+        self._worker, self._predictor, self._device = worker, predictor, device
+        self._streams = threading.local()
+        self._writers = ThreadPoolExecutor(len(worker.outputs) * self.blocks_in_flight, "write")
+
+    def read(self, block: Block) -> _Given:
+        """Read the mask and, unless it is empty here, the raw data with their context."""
+        worker, roi = self._worker, block.write_roi
+        inside = None if worker.mask is None else read_mask(worker.mask, roi)
+        if inside is not None and not inside.any() and worker.published is None:
+            return _Given(None, inside)
+        return _Given(self._predictor.read(worker.raw, roi), inside)
+
+    def compute(self, block: Block, given: _Given) -> _Pieces:
+        """Run the network over the tiles of the block.
+
+        Raises:
+            WorkerUnusableError: the device is lost.
+        """
+        pieces = _Pieces(given.inside, [], [], None)
+        if given.raw is None:
+            return pieces
+        try:
+            for roi, logits_CZYX in self._predictor.pieces(given.raw, block.write_roi):
+                if self._device.type == "cuda":
+                    pieces.logits.append((roi, logits_CZYX))
+                else:
+                    pieces.decoded.append((roi, decode(logits_CZYX, self._worker.output_dtype)))
+        except RuntimeError as error:
+            if is_lost_device(error):
+                raise WorkerUnusableError(f"the device {self._device} was lost: {error}") from error
+            raise
+        if self._device.type != "cuda":
+            return pieces
+        return replace(pieces, ready=torch.cuda.current_stream(self._device).record_event())
+
+    def write(self, block: Block, pieces: _Pieces) -> None:
+        """Decode what is not decoded yet, mask, and store all arrays at once."""
+        outputs, roi = self._worker.outputs, block.write_roi
+        decoded = pieces.decoded + self._decoded_on_device(pieces)
+        if len(decoded) == 1 and decoded[0][0] == roi:
+            arrays = dict(decoded[0][1])
+        else:
+            arrays = {name: np.zeros(roi.shape, volume.dtype) for name, volume in outputs.items()}
+            for region, parts in decoded:
+                for name, part in parts.items():
+                    arrays[name][(region - roi.begin).to_slices()] = part
+        if pieces.inside is not None:
             for name, array in arrays.items():
                 # Published, probabilities are not masked. Here blocks outside the mask are not even
                 # predicted, and a result must not depend on where the blocks lie.
-                if name == SEGMENTATION or self.published is None:
-                    array[~inside] = 0
-        return arrays
+                if name == SEGMENTATION or self._worker.published is None:
+                    array[~pieces.inside] = 0
+        writing = [self._writers.submit(outputs[name].write_voxels, roi, a) for name, a in arrays.items()]
+        for future in writing:
+            future.result()
+
+    def _decoded_on_device(self, pieces: _Pieces) -> list[tuple[Roi, Mapping[str, NDArray[Any]]]]:
+        if pieces.ready is None:
+            return []
+        if not hasattr(self._streams, "own"):
+            self._streams.own = new_stream(self._device)
+        stream = self._streams.own
+        decoded = []
+        try:
+            with torch.cuda.stream(stream):
+                stream.wait_event(pieces.ready)
+                for roi, logits_CZYX in pieces.logits:
+                    logits_CZYX.record_stream(stream)
+                    decoded.append((roi, decode(logits_CZYX, self._worker.output_dtype)))
+        except RuntimeError as error:
+            if is_lost_device(error):
+                raise WorkerUnusableError(f"the device {self._device} was lost: {error}") from error
+            raise
+        return decoded
 
 
 def read_mask(mask: Volume, roi_voxels: Roi) -> NDArray[np.bool_]:

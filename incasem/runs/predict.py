@@ -19,7 +19,7 @@ from incasem.errors import CheckpointError, ConfigError, explain
 from incasem.evaluation.overlap import score_entry
 from incasem.metrics import ClassScores
 from incasem.networks import best_checkpoint
-from incasem.prediction import EntryPrediction, output_group, predict_entries
+from incasem.prediction import EntryPrediction, output_group, predict_prepared, prepare_prediction
 from incasem.runs.interrupted import at_work, interrupted_run
 from incasem.tracking import (
     MODEL_CARDS,
@@ -79,6 +79,7 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
     _check_scoring(config, entries)
     checkpoint = _checkpoint(config, request.run_id, settings)
     config = _with_checkpoint(config, checkpoint)
+    prepared = prepare_prediction(config, entries, checkpoint=checkpoint)
     store = open_store(request.predictions, places.runs, PREDICTIONS, os.environ)
     interrupted = interrupted_run(store, config.to_dict())
 
@@ -87,9 +88,7 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
         _tell_start(tell, request, config, checkpoint, number, interrupted is not None)
         group = output_group(request.run_id, number)
         with at_work(store, run.run_id):
-            predictions = predict_entries(
-                config, entries, checkpoint=checkpoint, output_group=group, tell=tell
-            )
+            predictions = predict_prepared(prepared, output_group=group, tell=tell)
         for prediction in predictions:
             tell(prediction.summary())
         return {"folders": [str(p.folder) for p in predictions]} | _scores(config, predictions, run, tell)

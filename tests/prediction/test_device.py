@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from incasem.errors import ConfigError
-from incasem.prediction import choose_device
+from incasem.prediction import choose_device, choose_devices
 
 
 @pytest.fixture
@@ -41,3 +41,26 @@ def test_a_device_that_is_not_there(gpus, setting, count):
     gpus(count)
     with pytest.raises(ConfigError, match=f"torch.device is {setting}; allowed"):
         choose_device(setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "count", "devices"),
+    [
+        ("cpu", 2, ["cpu"]), (0, 2, ["cuda:0"]), ([0, 1], 2, ["cuda:0", "cuda:1"]), ([1], 2, ["cuda:1"]),
+        ("all", 3, ["cuda:0", "cuda:1", "cuda:2"]), ("all", 0, ["cpu"]), (["cpu", "cpu"], 0, ["cpu", "cpu"]),
+    ],
+)  # fmt: skip
+def test_several_devices(gpus, setting, count, devices):
+    gpus(count)
+    assert choose_devices(setting) == tuple(torch.device(name) for name in devices)
+
+
+def test_one_of_several_devices_that_is_not_there(gpus):
+    gpus(2)
+    with pytest.raises(
+        ConfigError, match=r"torch.device is cuda:2; allowed: cpu, auto, .*0 \(card 0\), 1 \(card 1"
+    ):
+        choose_devices([0, 2])
+    gpus(0)
+    with pytest.raises(ConfigError, match=r"torch.device is cuda:0; allowed: .*no GPU"):
+        choose_devices([0, 1])

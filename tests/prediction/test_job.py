@@ -1,23 +1,28 @@
 import json
 import math
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incasem.blockwise import Grid, Job, run_in_process
+from incasem.blockwise._lanes import work_in_lanes
 from incasem.config import DataEntry, load_prediction_config
 from incasem.errors import CheckpointError, ConfigError, DataError
 from incasem.geometry import Coordinate, Roi
-from incasem.networks import save_checkpoint
-from incasem.prediction import output_group, predict_entries
+from incasem.networks import Unet, save_checkpoint
+from incasem.prediction import Predictor, output_group, predict_entries, prepare_prediction
 from incasem.prediction.outputs import OutputSet
 from incasem.prediction.worker import PredictionWorker, PublishedSizes
 from incasem.volumes import create_volume, open_volume
@@ -141,6 +146,23 @@ def test_probabilities_of_one_byte_are_within_one_step(cell, predict, probabilit
     assert np.abs(stored - probabilities * 255).max() <= 0.5 + 1e-3
 
 
+def run_in_any_order(job, lanes, seed):
+    """The job's blocks, in lanes and in an order of chance, as workers on several machines would do them."""
+    blocks = list(job.grid.blocks())
+    random.Random(seed).shuffle(blocks)
+    left, lock = iter(blocks), threading.Lock()
+
+    def serve(one_block):
+        while True:
+            with lock:
+                block = next(left, None)
+            if block is None:
+                return
+            one_block(block)
+
+    work_in_lanes(job.start_worker(), lanes, serve)
+
+
 @settings(deadline=None, max_examples=12)
 @given(data=st.data())
 def test_no_cut_into_blocks_and_tiles_shows_in_the_result(
@@ -151,27 +173,29 @@ def test_no_cut_into_blocks_and_tiles_shows_in_the_result(
     raw = open_volume(file / "volumes/raw")
     begin = [data.draw(st.integers(b, e - 1)) for b, e in zip(ROI.begin, ROI.end, strict=True)]
     roi = Roi(begin, [data.draw(st.integers(1, e - b)) for b, e in zip(begin, ROI.end, strict=True)])
-    outputs = OutputSet(file / "prediction", roi, VOXEL_SIZE, 2, "float32")
+    target = file if data.draw(st.booleans(), label="Zarr v2") else file.with_name("sharded.zarr")
+    if target != file:
+        create_volume(target / "x", shape=(2, 2, 2), dtype=np.uint8, voxel_size=VOXEL_SIZE, zarr_format=3)
+    output_type = data.draw(st.sampled_from(["float32", "uint8"]))
+    outputs = OutputSet(target / "prediction", roi, VOXEL_SIZE, 2, output_type)
     volumes = outputs.open()
     units = data.draw(st.tuples(*[st.integers(1, 2)] * 3))
     worker = PredictionWorker(
-        model=small_model, checkpoint=checkpoint, device="cpu", precision="fp32",
+        model=small_model, checkpoint=checkpoint, devices=["cpu"], precision="fp32",
         tile_shape=Coordinate(data.draw(st.tuples(*[st.integers(16, 90)] * 3))),
-        published=None, raw=raw, mask=None, outputs=volumes, output_dtype="float32",
+        published=None, raw=raw, mask=None, outputs=volumes, output_dtype=output_type,
     )  # fmt: skip
     block = outputs.write_shape * Coordinate(units)
-    run_in_process(
-        Job(
-            "predict", Grid(roi, block, Coordinate(13, 21, 21)), worker, identity={}, state_dir=file / "state"
-        )
-    )
+    grid = Grid(roi, block, Coordinate(13, 21, 21))
+    job = Job("predict", grid, worker, identity={}, state_dir=file / "state")
+    run_in_any_order(job, data.draw(st.integers(1, 3), label="lanes"), data.draw(st.integers(0, 9)))
 
     place = (roi - ROI.begin).to_slices()
+    scale, tolerance = (1, 1e-6) if output_type == "float32" else (255, 0.5 + 1e-3)
     for c in range(2):
-        np.testing.assert_allclose(
-            read(file / f"prediction/prob_maps/class_{c}"), probabilities[(c, *place)], rtol=0, atol=1e-6
-        )
-    shutil.rmtree(file)
+        stored = read(target / f"prediction/prob_maps/class_{c}")
+        np.testing.assert_allclose(stored, probabilities[(c, *place)] * scale, rtol=0, atol=tolerance)
+    shutil.rmtree(file.parent)
 
 
 @pytest.mark.usefixtures("in_process")
@@ -248,7 +272,7 @@ def test_the_published_tiling_leaves_the_shell_empty(tmp_path, grey_values, chec
     outputs = OutputSet(tmp_path / "cell.zarr/prediction", roi, VOXEL_SIZE, 2, "float32")
     volumes = outputs.open()
     worker = PredictionWorker(
-        model=small_model, checkpoint=checkpoint, device="cpu", precision="fp32",
+        model=small_model, checkpoint=checkpoint, devices=["cpu"], precision="fp32",
         tile_shape=Coordinate(8, 8, 8), output_dtype="float32", mask=None, outputs=volumes,
         published=PublishedSizes(roi, Coordinate(size), network.output_shape(size)),
         raw=open_volume(tmp_path / "cell.zarr/volumes/raw"),
@@ -305,6 +329,124 @@ def test_an_output_of_another_shape_stays_as_it_is(cell, predict, checkpoint):
     with pytest.raises(DataError, match="lacks prob_maps/class_0"):
         predict(entry_of(cell, roi=small))
     np.testing.assert_array_equal(read(result.prob_maps[1]), before[1])
+
+
+def test_a_sharded_container_gets_sharded_outputs_of_the_same_values(
+    tmp_path, grey_values, predict, probabilities
+):
+    """Two workers, each of which owns whole shards."""
+    raw = create_volume(
+        tmp_path / "cell.zarr/volumes/raw", shape=RAW_SHAPE, dtype=np.uint8, voxel_size=VOXEL_SIZE,
+        offset_nm=[o * 5 for o in RAW_OFFSET], chunk_shape=(16,) * 3, shard_shape=(32,) * 3, zarr_format=3,
+    )  # fmt: skip
+    raw.write_voxels(raw.roi_voxels, grey_values)
+    (result,) = predict(entry_of(tmp_path / "cell.zarr"), num_workers=2, block_size_voxels=[64, 64, 64])
+
+    np.testing.assert_allclose(prob_maps(result), probabilities, rtol=0, atol=1e-6)
+    assert (result.segmentation / "zarr.json").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_the_views_are_averaged_and_belong_to_the_result(cell, predict, grey_values, memory_raw, network):
+    small = Roi((0, 6, 5), (20, 24, 17))
+    (result,) = predict(entry_of(cell, roi=small), tta=8)
+    expected = Predictor(network, "cpu", "fp32", tta=8).probabilities(
+        memory_raw(grey_values, RAW_OFFSET), small
+    )
+    np.testing.assert_allclose(prob_maps(result), expected, rtol=0, atol=1e-6)
+
+
+def test_a_result_with_other_views_is_another_result(cell, predict):
+    small = entry_of(cell, roi=Roi((0, 6, 5), (9, 9, 9)))
+    predict(small)
+    with pytest.raises(DataError, match="tta: was null, is now 8"):
+        predict(small, tta=8)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_the_mask_leaves_out_is_said(cell, configure, checkpoint):
+    mask = np.zeros(RAW_SHAPE, np.uint8)
+    mask[:20, :20, :20] = 1
+    store(cell / "volumes/mask", mask)
+    lines = []
+    predict_entries(
+        configure(block_size_voxels=[64, 64, 64]), [entry_of(cell, mask="volumes/mask")],
+        checkpoint=checkpoint, output_group=GROUP, progress=False, tell=lines.append,
+    )  # fmt: skip
+    assert "7 blocks lie outside the mask" in lines[0]
+
+
+def test_preparing_writes_nothing(cell, configure, checkpoint):
+    before = sorted(cell.rglob("*"))
+    prepared = prepare_prediction(configure(), [entry_of(cell)], checkpoint=checkpoint)
+    assert sorted(cell.rglob("*")) == before
+    assert prepared.num_workers == 1
+    assert prepared.plans[0].num_blocks >= 1
+
+
+def test_one_worker_a_device(cell, configure, checkpoint):
+    prepared = prepare_prediction(
+        configure(**{"torch.device": ["cpu", "cpu"]}), [entry_of(cell)], checkpoint=checkpoint
+    )
+    assert prepared.num_workers == 2
+    assert prepared.devices == (torch.device("cpu"),) * 2
+
+
+def test_devices_of_different_arithmetic_are_refused(cell, configure, checkpoint, monkeypatch):
+    monkeypatch.setattr(
+        "incasem.prediction.job.choose_precision",
+        lambda setting, device: torch.bfloat16 if device.index == 0 else torch.float16,
+    )
+    config = configure(**{"torch.device": ["cpu", "cpu"]})
+    monkeypatch.setattr(
+        "incasem.prediction.job.choose_devices", lambda setting: (torch.device("cpu", 0), torch.device("cpu"))
+    )
+    with pytest.raises(ConfigError, match=r"bfloat16 on cpu:0, float16 on cpu; allowed: the same"):
+        prepare_prediction(config, [entry_of(cell)], checkpoint=checkpoint)
+
+
+def test_a_network_for_another_voxel_size_is_refused(cell, configure, network, tmp_path):
+    path = tmp_path / "of_4_nm"
+    save_checkpoint(path, network, None, {"data": {"voxel_size": [4.0, 4.0, 4.0]}})
+    with pytest.raises(CheckpointError, match=r"trained for is \[4, 4, 4\] nm; allowed: \[5, 5, 5\] nm"):
+        prepare_prediction(configure(), [entry_of(cell)], checkpoint=path)
+
+
+EPFL = Path("/work/shared/data/epfl_ca1_mito_5nm_open.h5")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not EPFL.exists(), reason=f"needs {EPFL}")
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_whole_volume_gives_the_same_bytes_from_any_blocks_and_workers(tmp_path, network, precision):
+    """80 × 400 × 400 voxels of the EPFL CA1 volume."""
+    model = {"num_fmaps": 6, "downsample_factors": [[2, 2, 2], [2, 2, 2]]}
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "checkpoint", Unet(**model), None, {})
+    shutil.copy(EPFL, tmp_path / "cell.h5")
+    entry = DataEntry(
+        "cell", tmp_path / "cell.h5", VOXEL_SIZE, None, None, "volumes/raw", file_as_given="cell.h5"
+    )
+    contents = []
+    for number, (block, workers) in enumerate([([64, 64, 128], 1), ([128, 192, 256], 2)]):
+        config = load_prediction_config(
+            None,
+            [
+                f"prediction.precision={precision}", f"prediction.block_size_voxels={block}",
+                "prediction.torch.device=cpu", f"directories.data={tmp_path}",
+                *(f"model.{key}={json.dumps(value)}" for key, value in model.items()),
+            ],
+        )  # fmt: skip
+        (result,) = predict_entries(
+            config, [entry], checkpoint=tmp_path / "checkpoint", output_group=output_group(1, number),
+            num_workers=workers, progress=False,
+        )  # fmt: skip
+        contents.append({
+            str(path.relative_to(result.folder)): path.read_bytes()
+            for path in result.folder.rglob("*") if path.is_file() and not path.name.startswith(".z")
+        })  # fmt: skip
+    assert len(contents[0]) == 3 * 2 * 7 * 7
+    assert contents[0] == contents[1]
 
 
 SCRIPT = """

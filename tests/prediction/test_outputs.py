@@ -9,6 +9,7 @@ from incasem.errors import DataError
 from incasem.geometry import Coordinate, Roi
 from incasem.prediction import output_container, output_group
 from incasem.prediction.outputs import OutputSet
+from incasem.volumes import create_volume
 
 
 def entry_of(file):
@@ -71,3 +72,37 @@ def test_a_torn_set_is_completed_only_before_the_work_began(outputs):
 def test_many_classes_need_two_bytes(tmp_path):
     outputs = OutputSet(tmp_path / "cell.zarr", Roi((0, 0, 0), (2, 2, 2)), (5, 5, 5), 300, "uint8")
     assert outputs._dtype("segmentation") == np.uint16
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """Outputs that go to a Zarr v3 container, by the shape of their region."""
+    create_volume(
+        tmp_path / "cell.zarr/raw", shape=(4, 4, 4), dtype=np.uint8, voxel_size=(5, 5, 5), zarr_format=3
+    )
+
+    def outputs(shape):
+        folder = tmp_path / "cell.zarr" / output_group(1, 1)
+        return OutputSet(folder, Roi((0, 0, 0), shape), (5, 5, 5), 2, "uint8")
+
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("shape", "shard", "chunk"),
+    [
+        ((2000, 512, 511), (256, 256, 128), (64, 64, 64)), ((256, 255, 130), (128, 64, 64), (64, 64, 64)),
+        ((64, 63, 1), (64, 63, 1), (64, 63, 1)),
+    ],
+)  # fmt: skip
+def test_zarr_v3_gets_chunks_in_shards_which_one_writer_owns(sharded, shape, shard, chunk):
+    outputs = sharded(shape)
+    assert outputs.write_shape == Coordinate(shard)
+    volume = outputs.open()["segmentation"]
+    assert volume.write_shape == shard
+    assert volume.chunk_shape == chunk
+    outputs.check()
+
+
+def test_all_arrays_of_a_voxel_are_counted(outputs):
+    assert outputs.bytes_per_voxel == 4

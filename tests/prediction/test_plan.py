@@ -9,7 +9,8 @@ from incasem.errors import ConfigError
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import Unet
 from incasem.prediction import AlignedTiling, Device, Planner, PublishedTiling
-from incasem.prediction.plan import _total_memory, largest_tile
+from incasem.prediction.cost import NetworkCost
+from incasem.prediction.plan import BlockBuffers, _total_memory, largest_tile
 
 PUBLISHED = Unet()
 SMALL = Unet(num_fmaps=2, downsample_factors=((2, 2, 2),))
@@ -62,7 +63,7 @@ def test_more_memory_means_larger_blocks_and_less_work():
 
 def test_what_memory_is_left_goes_into_one_axis_after_the_other():
     roi = Roi((1, 1, 1), (256, 256, 256))
-    device = Device("cpu", bytes_per_element=2, memory_bytes=21 << 30, cores=2)
+    device = Device("cpu", bytes_per_element=2, memory_bytes=7 << 30, cores=2)
     plan = Planner(PUBLISHED, device, roi, (64, 64, 64)).plan()
 
     assert sorted(plan.block_shape) == [128, 256, 256]
@@ -105,7 +106,8 @@ def test_the_published_tiling_is_planned_with_its_own_tiles():
 
     assert plan.tile_shape == Coordinate(110, 110, 110)
     assert plan.num_blocks == 1
-    assert plan.read_overhead == pytest.approx(8 * 204**3 / 300**3)
+    assert plan.read_overhead == 1, "what overlaps is read once a block"
+    assert plan.flops == 8 * NetworkCost(PUBLISHED, "cuda").call((204, 204, 204)).flops
 
 
 def test_the_largest_tile_fits_the_memory_it_was_made_for():
@@ -145,3 +147,47 @@ def test_memory_is_that_of_the_container_or_cluster_job(tmp_path, group, limit):
 
     file.write_text("max\n")
     assert _total_memory(tmp_path) > 1_000_000
+
+
+def test_on_a_large_device_little_is_wasted():
+    roi = Roi((0, 0, 0), (2048, 2048, 2048))
+    plan = Planner(PUBLISHED, GPU, roi, (64, 64, 64)).plan()
+
+    assert plan.read_overhead <= 2.6
+    assert (
+        plan.flop_overhead <= 1.6
+    )  # 1.2 needs tensors beyond 2**31 elements, which libraries cannot address
+
+
+def test_every_view_is_work_but_no_overhead():
+    roi = Roi((0, 0, 0), (128, 128, 128))
+    once, eight = (Planner(SMALL, CPU, roi, (64, 64, 64), views=n).plan((128, 128, 128)) for n in (1, 8))
+
+    assert eight.flops == 8 * once.flops
+    assert eight.flop_overhead == pytest.approx(once.flop_overhead)
+    assert eight.read_overhead == once.read_overhead
+    assert eight.memory_bytes > once.memory_bytes
+
+
+def test_what_is_held_of_a_block_counts():
+    roi = Roi((0, 0, 0), (512, 512, 512))
+    small = Device("cpu", 4, memory_bytes=4 << 30)
+    buffers = BlockBuffers(read_bytes=2, written_bytes=9, blocks=2)
+    plain = Planner(SMALL, small, roi, (64, 64, 64), buffers=BlockBuffers(0, 0)).plan((128, 128, 128))
+    held = Planner(SMALL, small, roi, (64, 64, 64), buffers=buffers).plan((128, 128, 128))
+
+    assert buffers.memory(10, 5) == 2 * (20 + 45)
+    assert held.memory_bytes - plain.memory_bytes > 2 * 11 * 128**3
+    with pytest.raises(ConfigError, match=r"a smaller prediction\.block_size_voxels"):
+        Planner(SMALL, small, roi, (64, 64, 64), buffers=buffers).plan((512, 512, 512))
+
+
+def test_the_duration_follows_from_the_speed():
+    roi = Roi((0, 0, 0), (512, 512, 512))
+    plan = Planner(SMALL, CPU, roi, (64, 64, 64)).plan()
+    slow, quick = plan.at_speed(plan.flops / 7000), plan.at_speed(plan.flops / 1e-9)
+
+    assert slow.seconds == pytest.approx(7000, rel=0.01)
+    assert "about 1 h 5" in slow.describe()
+    assert quick.seconds >= plan.voxels_read / 3e8
+    assert "about" in plan.describe()

@@ -1,0 +1,115 @@
+"""Opening and checking what a prediction needs, before anything is written."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from incasem.config import DataEntry, PredictionConfig
+from incasem.errors import CheckpointError, DataError, explain
+from incasem.geometry import Roi, format_roi
+from incasem.networks import read_sidecar
+from incasem.tasks.semantic import full_scale
+from incasem.volumes import Volume, open_volume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OpenedEntry:
+    """One entry, opened and checked.
+
+    Attributes:
+        entry: the region as the data configuration has it.
+        roi: what is predicted, absolute voxels.
+        raw: grey values.
+        mask: where predictions are wanted; None: everywhere.
+    """
+
+    entry: DataEntry
+    roi: Roi
+    raw: Volume
+    mask: Volume | None
+
+
+def open_entry(entry: DataEntry) -> OpenedEntry:
+    """Open raw data and mask of an entry and check that they fit it.
+
+    Raises:
+        DataError: something is missing, of a wrong type, or elsewhere.
+    """
+    raw = _open(entry, entry.raw)
+    full_scale(raw.dtype)
+    if raw.axes != ("z", "y", "x"):
+        raise DataError(
+            explain(
+                f"axes of {raw.path}",
+                ", ".join(raw.axes),
+                "z, y, x",
+                "Predict from a grey-value dataset without channels",
+            )
+        )
+    roi = entry.roi_within(raw.roi_voxels)
+    _warn_of_gaps(raw, roi)
+    mask = None if entry.mask is None else _open(entry, entry.mask)
+    if mask is not None and mask.roi_voxels.intersect(roi).empty:
+        raise DataError(
+            explain(
+                f"the place of {mask.path}",
+                f"{format_roi(mask.roi_voxels)} voxels",
+                f"an overlap with the region {format_roi(roi)} of {entry.nickname!r}",
+                "Correct the mask's offset, or leave the mask out",
+            )
+        )
+    return OpenedEntry(entry, roi, raw, mask)
+
+
+def _open(entry: DataEntry, dataset: str) -> Volume:
+    return open_volume(entry.file / dataset).with_place(voxel_size=entry.voxel_size)
+
+
+def _warn_of_gaps(raw: Volume, roi: Roi) -> None:
+    """Say how much of the raw data is not there: a broken copy looks just like black tissue."""
+    if "://" in raw.path:
+        return
+    missing = raw.missing_chunks(roi)
+    if missing:
+        logger.warning(
+            "%d chunks of %s in the region %s are not stored and are taken for 0, the first at %s. If they "
+            "should be there, copy or convert the data again.",
+            len(missing),
+            raw.path,
+            format_roi(roi),
+            format_roi(missing[0]),
+        )
+
+
+def check_voxel_size(checkpoint: Path, config: PredictionConfig) -> None:
+    """Check the voxel size that the network was trained for, where the checkpoint's sidecar says it.
+
+    Raises:
+        CheckpointError: it was another one than `data.voxel_size`.
+    """
+    data = (read_sidecar(checkpoint) or {}).get("data") or {}
+    trained: Any = data.get("voxel_size")
+    given = config.data.voxel_size
+    if not _are_sizes(trained) or all(abs(a - b) <= 1e-6 * b for a, b in zip(trained, given, strict=True)):
+        return
+    raise CheckpointError(
+        explain(
+            f"voxel size that {checkpoint} was trained for",
+            f"{_numbers(trained)} nm",
+            f"{_numbers(given)} nm, that of the data (data.voxel_size)",
+            "Take a checkpoint trained for this voxel size, or resample the data. To predict all the same, "
+            f"delete {checkpoint.name}.json, which says the voxel size",
+        )
+    )
+
+
+def _are_sizes(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(v, int | float) for v in value)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{v:g}" for v in values) + "]"
