@@ -250,7 +250,6 @@ def _plan(
     outputs, published = _outputs(config, network, opened, folder), _published(config, opened)
     used = Counter(devices[worker % len(devices)] for worker in range(num_workers))
     sharing = [Device.of(device, _precision(config, devices), count) for device, count in used.items()]
-    kind = devices[0].type
     planner = Planner(
         network,
         min(sharing, key=lambda device: device.memory_bytes),
@@ -260,9 +259,8 @@ def _plan(
         views=len(views(config.prediction.tta, network)),
         buffers=BlockBuffers(
             read_bytes=opened.raw.dtype.itemsize,
-            # A GPU holds logits until they are decoded.
-            written_bytes=outputs.bytes_per_voxel if kind == "cpu" else 4 * network.num_fmaps_out,
-            blocks=BLOCKS_IN_FLIGHT[kind],
+            written_bytes=outputs.bytes_per_voxel + 4 * network.num_fmaps_out,  # logits and what they become
+            blocks=BLOCKS_IN_FLIGHT[devices[0].type],
         ),
     )
     return planner.plan(config.prediction.block_size_voxels, num_workers)

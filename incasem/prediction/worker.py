@@ -2,9 +2,10 @@
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,21 +112,20 @@ class _Given:
 
 
 @dataclass(frozen=True)
-class _Pieces:
-    """What was computed of a block: regions and their arrays or, on a GPU, logits that are not there yet."""
+class _Computed:
+    """Regions and their logits; on a GPU these are there once ``ready`` has happened."""
 
     inside: NDArray[np.bool_] | None
-    decoded: list[tuple[Roi, Mapping[str, NDArray[Any]]]]
     logits: list[tuple[Roi, Tensor]]
     ready: torch.cuda.Event | None
 
 
-class BlockPredictor(StagedFunction[_Given, _Pieces]):
+class BlockPredictor(StagedFunction[_Given, _Computed]):
     """Reads, predicts and writes one block.
 
-    On a GPU the computing stage only gives the GPU its orders; decoding and the copy of the results wait for
-    it in the writing stage, in a stream of their own, while the next block is computed. On the processor
-    decoding is part of computing, since both want the same cores.
+    Decoding belongs to the writing stage, which goes on while the next block is computed: on a GPU in a
+    stream of its own, on the processor in one thread (shared among cores, work as light as this costs three
+    times as much).
     """
 
     def __init__(self, worker: PredictionWorker, predictor: Predictor, device: torch.device) -> None:
@@ -142,68 +142,70 @@ class BlockPredictor(StagedFunction[_Given, _Pieces]):
             return _Given(None, inside)
         return _Given(self._predictor.read(worker.raw, roi), inside)
 
-    def compute(self, block: Block, given: _Given) -> _Pieces:
-        """Run the network over the tiles of the block.
+    def compute(self, block: Block, given: _Given) -> _Computed:
+        """Run the network over the tiles of the block; a GPU only gets its orders here.
 
         Raises:
             WorkerUnusableError: the device is lost.
         """
-        pieces = _Pieces(given.inside, [], [], None)
         if given.raw is None:
-            return pieces
-        try:
-            for roi, logits_CZYX in self._predictor.pieces(given.raw, block.write_roi):
-                if self._device.type == "cuda":
-                    pieces.logits.append((roi, logits_CZYX))
-                else:
-                    pieces.decoded.append((roi, decode(logits_CZYX, self._worker.output_dtype)))
-        except RuntimeError as error:
-            if is_lost_device(error):
-                raise WorkerUnusableError(f"the device {self._device} was lost: {error}") from error
-            raise
-        if self._device.type != "cuda":
-            return pieces
-        return replace(pieces, ready=torch.cuda.current_stream(self._device).record_event())
+            return _Computed(given.inside, [], None)
+        with self._device_losses():
+            logits = list(self._predictor.pieces(given.raw, block.write_roi))
+            gpu = self._device.type == "cuda"
+            ready = torch.cuda.current_stream(self._device).record_event() if gpu else None
+        return _Computed(given.inside, logits, ready)
 
-    def write(self, block: Block, pieces: _Pieces) -> None:
-        """Decode what is not decoded yet, mask, and store all arrays at once."""
+    def write(self, block: Block, computed: _Computed) -> None:
+        """Decode, mask, and store all arrays at once.
+
+        Raises:
+            WorkerUnusableError: the device is lost.
+        """
         outputs, roi = self._worker.outputs, block.write_roi
-        decoded = pieces.decoded + self._decoded_on_device(pieces)
-        if len(decoded) == 1 and decoded[0][0] == roi:
+        with self._device_losses():
+            decoded = list(self._decoded(computed))
+        if [region for region, _ in decoded] == [roi]:
             arrays = dict(decoded[0][1])
         else:
             arrays = {name: np.zeros(roi.shape, volume.dtype) for name, volume in outputs.items()}
             for region, parts in decoded:
                 for name, part in parts.items():
                     arrays[name][(region - roi.begin).to_slices()] = part
-        if pieces.inside is not None:
+        if computed.inside is not None:
             for name, array in arrays.items():
                 # Published, probabilities are not masked. Here blocks outside the mask are not even
                 # predicted, and a result must not depend on where the blocks lie.
                 if name == SEGMENTATION or self._worker.published is None:
-                    array[~pieces.inside] = 0
+                    array[~computed.inside] = 0
         writing = [self._writers.submit(outputs[name].write_voxels, roi, a) for name, a in arrays.items()]
         for future in writing:
             future.result()
 
-    def _decoded_on_device(self, pieces: _Pieces) -> list[tuple[Roi, Mapping[str, NDArray[Any]]]]:
-        if pieces.ready is None:
-            return []
+    def _decoded(self, computed: _Computed) -> Iterator[tuple[Roi, Mapping[str, NDArray[Any]]]]:
+        if computed.ready is None:
+            if threading.current_thread() is not threading.main_thread():
+                torch.set_num_threads(1)  # of this thread
+            for roi, logits_CZYX in computed.logits:
+                yield roi, decode(logits_CZYX, self._worker.output_dtype)
+            return
         if not hasattr(self._streams, "own"):
             self._streams.own = new_stream(self._device)
-        stream = self._streams.own
-        decoded = []
+        with torch.cuda.stream(self._streams.own):
+            self._streams.own.wait_event(computed.ready)
+            for roi, logits_CZYX in computed.logits:
+                logits_CZYX.record_stream(self._streams.own)
+                yield roi, decode(logits_CZYX, self._worker.output_dtype)
+
+    @contextmanager
+    def _device_losses(self) -> Iterator[None]:
+        """Turn the error of a lost device into one that ends the worker."""
         try:
-            with torch.cuda.stream(stream):
-                stream.wait_event(pieces.ready)
-                for roi, logits_CZYX in pieces.logits:
-                    logits_CZYX.record_stream(stream)
-                    decoded.append((roi, decode(logits_CZYX, self._worker.output_dtype)))
+            yield
         except RuntimeError as error:
-            if is_lost_device(error):
-                raise WorkerUnusableError(f"the device {self._device} was lost: {error}") from error
-            raise
-        return decoded
+            if not is_lost_device(error):
+                raise
+            raise WorkerUnusableError(f"the device {self._device} was lost: {error}") from error
 
 
 def read_mask(mask: Volume, roi_voxels: Roi) -> NDArray[np.bool_]:
