@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from incasem.tracking import RunStore
+from incasem.tracking import RunInfo, RunStore
 
 _UNFINISHED = ("RUNNING", "FAILED", "INTERRUPTED")
 _NOT_COMPARED = ("seed",)
@@ -26,14 +26,21 @@ def at_work(store: RunStore, run_id: int) -> Iterator[None]:
         yield
 
 
-def interrupted_run(store: RunStore, config: Mapping[str, Any]) -> int | None:
-    """Return the first of the latest runs that all had these settings and were interrupted, or None.
+def interrupted_run(store: RunStore, config: Mapping[str, Any], data: Path | None = None) -> int | None:
+    """Return the first of the latest runs that all were the same and were interrupted, or None.
 
     A command that was interrupted twice is two runs in the store, which share the first one's output.
+
+    Args:
+        store: where the runs are.
+        config: settings that must be equal, but for the seed.
+        data: data configuration whose content must be that of the file that the run recorded.
     """
     found = None
     for run in reversed(store.list_runs()):
         if run.status not in _UNFINISHED or _compared(store.config(run.run_id)) != _compared(config):
+            break
+        if data is not None and not _recorded(store, run, data):
             break
         if run.status == "RUNNING" and _is_at_work(store, run.run_id):
             break
@@ -43,6 +50,10 @@ def interrupted_run(store: RunStore, config: Mapping[str, Any]) -> int | None:
 
 def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _NOT_COMPARED}
+
+
+def _recorded(store: RunStore, run: RunInfo, data: Path) -> bool:
+    return data.name in run.artifacts and store.artifact(run.run_id, data.name) == data.read_bytes()
 
 
 def _is_at_work(store: RunStore, run_id: int) -> bool:

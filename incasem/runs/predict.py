@@ -81,7 +81,7 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
     config = _with_checkpoint(config, checkpoint)
     prepared = prepare_prediction(config, entries, checkpoint=checkpoint)
     store = open_store(request.predictions, places.runs, PREDICTIONS, os.environ)
-    interrupted = interrupted_run(store, config.to_dict())
+    interrupted = interrupted_run(store, config.to_dict(), data_path)
 
     def main(run: Run) -> dict[str, Any]:
         number = run.run_id if interrupted is None else interrupted

@@ -19,7 +19,7 @@ def store(tmp_path):
     return DirectoryStore(tmp_path / "sacred", "incasem_predictions")
 
 
-def record(store, config=CONFIG, error=None):
+def record(store, config=CONFIG, error=None, artifacts=()):
     def main(run):
         if error is not None:
             raise error
@@ -27,7 +27,7 @@ def record(store, config=CONFIG, error=None):
 
     expected = contextlib.nullcontext() if error is None else pytest.raises(type(error))
     with expected:
-        run_experiment(name="p", kind="predict", config=config, store=store, main=main)
+        run_experiment(name="p", kind="predict", config=config, store=store, main=main, artifacts=artifacts)
     return store.list_runs()[-1].run_id
 
 
@@ -44,6 +44,15 @@ def test_a_failed_run_of_the_same_settings(store):
     failed = record(store, error=ValueError("disk"))
     assert interrupted_run(store, CONFIG | {"seed": 5}) == failed
     assert interrupted_run(store, {"prediction": {"data": "other.json"}}) is None
+
+
+def test_an_edited_data_configuration_is_another_prediction(store, tmp_path):
+    data = tmp_path / "cell.json"
+    data.write_text('{"a": 1}')
+    failed = record(store, error=ValueError("disk"), artifacts=[data])
+    assert interrupted_run(store, CONFIG, data) == failed
+    data.write_text('{"a": 2}')
+    assert interrupted_run(store, CONFIG, data) is None
 
 
 def test_interrupted_twice_is_the_first(store):
