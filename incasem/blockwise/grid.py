@@ -21,7 +21,7 @@ from incasem.geometry import Coordinate, Roi, format_roi
 __all__ = ["Block", "Grid", "default_block_shape"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
     """One unit of work.
 
@@ -35,6 +35,35 @@ class Block:
     index: int
     write_roi: Roi
     read_roi: Roi
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Block):
+            return NotImplemented
+        mine, theirs = ((b.index, b.write_roi, b.read_roi) for b in (self, other))
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        return self.index
+
+
+class _GridBlock(Block):
+    """A block that works out its regions when they are asked for: they cost more than handing out a block."""
+
+    def __init__(self, index: int, grid: "Grid") -> None:
+        object.__setattr__(self, "index", index)
+        object.__setattr__(self, "_grid", grid)
+
+    def __reduce__(self) -> tuple[type[Block], tuple[int, Roi, Roi]]:
+        return Block, (self.index, self.write_roi, self.read_roi)
+
+    @cached_property
+    def write_roi(self) -> Roi:
+        return self._grid.write_roi(self.index)  # type: ignore[attr-defined]
+
+    @cached_property
+    def read_roi(self) -> Roi:
+        context = self._grid.context  # type: ignore[attr-defined]
+        return self.write_roi.grow(context, context) if any(context) else self.write_roi
 
 
 @dataclass(frozen=True)
@@ -81,7 +110,7 @@ class Grid:
 
     def __len__(self) -> int:
         """Number of blocks."""
-        return math.prod(self.shape)
+        return self._blocks
 
     def blocks(self) -> Iterator[Block]:
         """Yield every block in the order of the indices."""
@@ -94,28 +123,29 @@ class Grid:
         Raises:
             IndexError: the grid has no such block.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"block {index} of a grid of {len(self)} blocks")
-        write_begin, write_shape, read_begin, read_shape, rest = [], [], [], [], index
-        for blocks, first, total, size, context in self._axes_backwards:
+        if not 0 <= index < self._blocks:
+            raise IndexError(f"block {index} of a grid of {self._blocks} blocks")
+        return _GridBlock(index, self)
+
+    def write_roi(self, index: int) -> Roi:
+        """Return what the block with this index produces, clipped to the grid's total ROI (voxels)."""
+        begin, shape, rest = [], [], index
+        for blocks, first, total, size in self._axes_backwards:
             rest, position = divmod(rest, blocks)
-            offset = position * size
-            extent = min(size, total - offset)
-            write_begin.append(first + offset)
-            write_shape.append(extent)
-            read_begin.append(first + offset - context)
-            read_shape.append(extent + 2 * context)
-        write_roi = Roi(write_begin[::-1], write_shape[::-1])
-        if not any(self.context):
-            return Block(index, write_roi, write_roi)
-        return Block(index, write_roi, Roi(read_begin[::-1], read_shape[::-1]))
+            begin.append(first + position * size)
+            shape.append(min(size, total - position * size))
+        return Roi(begin[::-1], shape[::-1])
 
     @cached_property
-    def _axes_backwards(self) -> list[tuple[int, int, int, int, int]]:
-        """Blocks, begin, extent, block extent and context of each axis, as plain numbers."""
+    def _blocks(self) -> int:
+        return math.prod(self.shape)
+
+    @cached_property
+    def _axes_backwards(self) -> list[tuple[int, int, int, int]]:
+        """Blocks, begin, extent and block extent of each axis, as plain numbers."""
         roi = self.total_roi
-        axes = zip(self.shape, roi.begin, roi.shape, self.block_shape, self.context, strict=True)
-        return [(int(a), int(b), int(c), int(d), int(e)) for a, b, c, d, e in axes][::-1]
+        axes = zip(self.shape, roi.begin, roi.shape, self.block_shape, strict=True)
+        return [(int(a), int(b), int(c), int(d)) for a, b, c, d in axes][::-1]
 
     def index_at(self, begin: Sequence[int]) -> int:
         """Return the index of the block that holds the voxel ``begin``."""
