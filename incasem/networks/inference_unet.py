@@ -35,6 +35,24 @@ def _fused_dtypes() -> frozenset[torch.dtype]:
 _FUSED_DTYPES = _fused_dtypes()
 
 
+def _can_fuse(maps: Tensor) -> bool:
+    return maps.device.type == "cpu" and maps.dtype in _FUSED_DTYPES
+
+
+def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
+    """Return the valid convolution, by the same kernel for all sizes where there is one.
+
+    torch's own convolution of float32 changes to another kernel for small maps, whose sums are rounded
+    otherwise: results would depend on the shape of the tile in the last bit.
+    """
+    if not _can_fuse(maps):
+        return functional.conv3d(maps, weight)
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        maps, weight, None, _NO_PADDING, _ONES, _ONES, 1, "none", [], None
+    )
+    return result
+
+
 class _Convolution(nn.Module):
     """A valid convolution, perhaps added to a map and followed by a ReLU; one pass over memory on CPUs."""
 
@@ -45,7 +63,7 @@ class _Convolution(nn.Module):
 
     def forward(self, maps: Tensor, onto: Tensor | None = None) -> Tensor:
         """Return relu(convolution + ``onto``); ``onto`` may be overwritten."""
-        if self._can_fuse(maps):
+        if _can_fuse(maps):
             if onto is None:
                 return self._fused(maps)
             return self._fused_onto(maps, onto)
@@ -53,10 +71,6 @@ class _Convolution(nn.Module):
         if onto is not None:
             result += onto
         return result.relu_() if self.relu else result
-
-    @staticmethod
-    def _can_fuse(maps: Tensor) -> bool:
-        return maps.device.type == "cpu" and maps.dtype in _FUSED_DTYPES
 
     def _fused(self, maps: Tensor) -> Tensor:
         then = "relu" if self.relu else "none"
@@ -108,7 +122,7 @@ class _JoinedConvolution(nn.Module):
     def forward(self, skip: Tensor, low: Tensor, offset: Sequence[int]) -> Tensor:
         """Return the maps for ``skip``, which begins at voxel ``offset`` of ``low`` upsampled."""
         shape = [size - _WIDTH_CROP for size in skip.shape[2:]]
-        upsampled = phase_convolution(low, self.phases, self.factor, offset, shape)
+        upsampled = phase_convolution(low, self.phases, self.factor, offset, shape, _convolve)
         return cast(Tensor, self.skip(skip, upsampled))
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incasem.errors import ConfigError
-from incasem.networks import Unet
-from incasem.networks.inference_unet import InferenceUnet
+from incasem.networks import InferenceNetwork, Unet
+from incasem.networks.inference_unet import _FUSED_DTYPES, InferenceUnet
 
 _FACTORS = [
     ((2, 2, 2),) * 2,
@@ -102,3 +102,17 @@ def test_slabs_bound_the_largest_tensor():
 def test_illegal_size_is_refused():
     with pytest.raises(ConfigError, match="Nearest legal sizes"):
         InferenceUnet(_network(_FACTORS[0]))(torch.zeros(1, 1, 45, 45, 45))
+
+
+@pytest.mark.skipif(torch.float32 not in _FUSED_DTYPES, reason="torch here has no kernel of its own choice")
+@pytest.mark.parametrize("begin", [(0, 0, 0), (8, 16, 0), (16, 0, 8)])
+def test_a_tile_of_any_shape_has_the_bits_of_the_whole(begin):
+    """Small maps used to go to another kernel, whose float32 sums are rounded otherwise."""
+    torch.manual_seed(0)
+    network = InferenceNetwork(Unet(num_fmaps=8), "cpu", torch.float32)
+    raw = torch.rand(1, 1, 124, 124, 132) * 2 - 1
+    whole = network(raw)
+    z, y, x = begin
+    tile = network(raw[:, :, z : z + 108, y : y + 108, x : x + 116])
+    depth, height, width = tile.shape[2:]
+    assert torch.equal(tile, whole[:, :, z : z + depth, y : y + height, x : x + width])
