@@ -151,7 +151,7 @@ class Training(NetworkSizes):
     gradient_clip: OptionalPositiveNumber = None
     """Largest norm of the gradient; None: not clipped."""
     weight_standardization: Flag = False
-    """Learn filters of mean zero: much faster from scratch. The result is the same kind of network."""
+    """Learn filters of mean zero: faster from scratch. The result is the same kind of network."""
     ema_decay: OptionalFraction = None
     """Decay of the moving average of the weights, which is validated and saved too; None: no average."""
     optimizer: Optimizer = Optimizer()
