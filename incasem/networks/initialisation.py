@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from incasem.networks.weight_standardization import centred_filters, filter_norms
+
 _LAST_LAYER_STD = 0.01
 _CENTRED_GAIN = 1.2
 """Norm of centred filters. √(2 / (1 - 1/π)) = 1.71 would keep the variance through a ReLU (Brock et al., ICLR
@@ -30,13 +32,8 @@ def initialise(network: nn.Module, *, centred: bool = False) -> None:
     if centred:
         for layer in layers[:-1]:
             if isinstance(layer, nn.Conv3d):
-                layer.weight.copy_(_CENTRED_GAIN * _unit_filters(layer.weight))
+                centred_weight = centred_filters(layer.weight)
+                layer.weight.copy_(_CENTRED_GAIN * (centred_weight / filter_norms(centred_weight)))
     else:
         # Equal logits at the start: the first steps neither overshoot nor unlearn a random segmentation.
         nn.init.normal_(layers[-1].weight, std=_LAST_LAYER_STD)
-
-
-def _unit_filters(weight: torch.Tensor) -> torch.Tensor:
-    """Return filters (out, in, z, y, x) of mean 0 and norm 1."""
-    centred = weight - weight.mean(dim=(1, 2, 3, 4), keepdim=True)
-    return centred / centred.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1, 1)

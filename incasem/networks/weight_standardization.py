@@ -25,16 +25,22 @@ class _Standardised(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.gain = nn.Parameter(_centred(weight).flatten(1).norm(dim=1).reshape(-1, 1, 1, 1, 1))
+        self.gain = nn.Parameter(filter_norms(centred_filters(weight)))
 
     def forward(self, original: Tensor) -> Tensor:
-        centred = _centred(original)
+        centred = centred_filters(original)
         power = centred.square().sum(dim=(1, 2, 3, 4), keepdim=True)
         return centred * torch.rsqrt(power + _EPSILON) * self.gain
 
 
-def _centred(weight: Tensor) -> Tensor:
+def centred_filters(weight: Tensor) -> Tensor:
+    """Return filters (out, in, z, y, x) less their means."""
     return weight - weight.mean(dim=(1, 2, 3, 4), keepdim=True)
+
+
+def filter_norms(weight: Tensor) -> Tensor:
+    """Return the norm of each filter (out, in, z, y, x) as (out, 1, 1, 1, 1)."""
+    return weight.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1, 1)
 
 
 def standardise(network: nn.Module) -> None:
@@ -50,7 +56,7 @@ def standardise(network: nn.Module) -> None:
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv3d)]
     for layer in convolutions[:-1]:
         weight = layer.weight.detach()
-        if float((weight - _centred(weight)).abs().max()) > _TOLERANCE * float(weight.abs().max()):
+        if float((weight - centred_filters(weight)).abs().max()) > _TOLERANCE * float(weight.abs().max()):
             raise ConfigError(
                 explain(
                     "training.weight_standardization",

@@ -65,15 +65,16 @@ def find_sections(path: Path, image_regex: str | None = DEFAULT_REGEX) -> list[S
         return _pages(path)
     if not path.is_dir():
         raise DataError(f"{path} does not exist. Give the directory that holds the section images.")
-    images = sorted(p for p in path.iterdir() if _is_image(p))
-    names = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    names = sorted(p for p in path.iterdir() if _is_visible_file(p))
+    images = [p for p in names if p.suffix.lower() in IMAGE_SUFFIXES]
     numbered = {} if image_regex is None else _numbered_by_regex(names, image_regex)
     if not numbered and image_regex in (None, DEFAULT_REGEX):
         numbered = _numbered_by_name(images, path)
         logger.info("%s: the sections are ordered by the number in which their names differ", path)
     if not numbered:
         raise DataError(_nothing_found(path, names, str(image_regex)))
-    left_out = [p.name for p in images if p not in set(numbered.values())]
+    taken = set(numbered.values())
+    left_out = [p.name for p in images if p not in taken]
     if left_out:
         logger.warning(
             "%s: what does not match %s is left out: %s", path, image_regex, _listed(left_out),
@@ -87,7 +88,11 @@ def find_sections(path: Path, image_regex: str | None = DEFAULT_REGEX) -> list[S
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and _is_visible_file(path)
+
+
+def _is_visible_file(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_file()
 
 
 def _numbered_by_regex(paths: Sequence[Path], image_regex: str) -> dict[int, Path]:

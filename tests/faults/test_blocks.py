@@ -20,6 +20,7 @@ import pytest
 from incasem.blockwise import Grid, Job, run_job
 from incasem.errors import DataError, FailedBlocksError
 from incasem.geometry import Coordinate, Roi
+from tests.blockwise.filled import result, undisturbed
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -86,30 +87,19 @@ def make_job(folder, identity=None, **work):
     return Job("fill", GRID, Work(folder, **work), identity, folder / "state", block_timeout_s=timeout)
 
 
-def result(folder):
-    return np.fromfile(folder / "out.raw", np.uint8).reshape(ROI.shape)
-
-
-def undisturbed():
-    values = np.zeros(ROI.shape, np.uint8)
-    for block in GRID.blocks():
-        values[(block.write_roi - ROI.begin).to_slices()] = 10 + block.index
-    return values
-
-
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
 def test_a_killed_worker_costs_one_attempt(folder, moment):
     job = make_job(folder, fault=f"kill {moment}")
     report = run_job(job, num_workers=2, progress=False)
     assert report.blocks_done == 8
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(folder, GRID), undisturbed(GRID))
     assert job.start_worker.attempts().count(5) == 2
 
 
 def test_a_hanging_block_is_stopped_and_done_again(folder):
     job = make_job(folder, fault="hang during")
     run_job(job, num_workers=2, progress=False)
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(folder, GRID), undisturbed(GRID))
 
 
 def test_a_block_that_always_hangs_is_reported(folder):
@@ -121,7 +111,7 @@ def test_a_block_that_always_hangs_is_reported(folder):
 def test_a_block_that_raises_twice_is_tried_a_third_time_by_the_same_worker(folder):
     job = make_job(folder, fault="raise during", times=2)
     run_job(job, num_workers=1, progress=False)
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(folder, GRID), undisturbed(GRID))
     assert job.start_worker.attempts().count(5) == 3
 
 
@@ -140,7 +130,7 @@ def test_a_block_that_always_raises_is_named_and_the_others_are_kept(folder):
 
     report = run_job(make_job(folder), num_workers=2, progress=False)
     assert (report.blocks_done, report.blocks_resumed) == (1, 7)
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(folder, GRID), undisturbed(GRID))
 
 
 def test_when_all_blocks_raise_all_are_counted_and_twenty_listed(folder):
@@ -162,7 +152,7 @@ def test_a_block_that_always_kills_its_worker_is_named_and_the_others_are_kept(f
     # The end of the last worker may reach the scheduler after the block has been given up.
     assert re.search(r"\b[23] workers died \(killed, or out of memory", str(info.value))
     assert run_job(make_job(folder), num_workers=1, progress=False).blocks_resumed == 7
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(folder, GRID), undisturbed(GRID))
 
 
 @pytest.mark.slow
@@ -223,7 +213,7 @@ def test_a_killed_master_leaves_no_process_and_its_job_goes_on(folder, how):
     report = run_job(make_job(folder), num_workers=2, progress=False)
     assert report.blocks_resumed >= 1
     assert report.blocks_resumed + report.blocks_done == 8
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(folder, GRID), undisturbed(GRID))
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds processes through Linux's /proc")
@@ -238,7 +228,7 @@ def test_a_killed_scheduler_is_reported_and_its_workers_end(folder):
     assert b"The scheduler ended before its work was done" in errors
     assert processes_of(folder) == []
     assert run_job(make_job(folder), num_workers=2, progress=False).blocks_resumed >= 1
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(folder, GRID), undisturbed(GRID))
 
 
 def test_two_jobs_on_one_output_are_refused(folder, monkeypatch):
@@ -248,7 +238,7 @@ def test_two_jobs_on_one_output_are_refused(folder, monkeypatch):
         run_job(make_job(folder), num_workers=1, progress=False)
     master.communicate(timeout=20)
     assert master.returncode == 0
-    np.testing.assert_array_equal(result(folder), undisturbed())
+    np.testing.assert_array_equal(result(folder, GRID), undisturbed(GRID))
 
 
 @pytest.fixture(scope="module")
@@ -267,12 +257,12 @@ def half_done(half_done_once, tmp_path):
 
 
 def test_a_changed_setting_between_start_and_resume_is_refused(half_done):
-    before = result(half_done)
+    before = result(half_done, GRID)
     with pytest.raises(DataError, match="setting: was 1, is now 2") as info:
         run_job(make_job(half_done, {"setting": 2}), num_workers=2, progress=False)
     assert "Choose another output name" in str(info.value)
     assert str(half_done) in str(info.value)
-    np.testing.assert_array_equal(result(half_done), before)
+    np.testing.assert_array_equal(result(half_done, GRID), before)
 
 
 def test_other_blocks_on_resume_do_everything_again(half_done, caplog):
@@ -280,7 +270,7 @@ def test_other_blocks_on_resume_do_everything_again(half_done, caplog):
     report = run_job(replace(make_job(half_done), grid=grid), num_workers=2, progress=False)
     assert (report.blocks_done, report.blocks_resumed) == (2, 0)
     assert "cut differently" in caplog.text
-    assert set(np.unique(result(half_done))) == {10, 11}
+    assert set(np.unique(result(half_done, GRID))) == {10, 11}
 
 
 @pytest.mark.parametrize(
@@ -302,14 +292,14 @@ def test_damaged_marks_are_not_believed(half_done, name, content, caplog):
     report = run_job(make_job(half_done), num_workers=2, progress=False)
     assert (report.blocks_done, report.blocks_resumed) == (8, 0)
     assert "damaged" in caplog.text
-    np.testing.assert_array_equal(result(half_done), undisturbed())
+    np.testing.assert_array_equal(result(half_done, GRID), undisturbed(GRID))
 
 
 def test_a_lost_file_of_marks_does_everything_again(half_done):
     next((half_done / "state/marks").rglob("done/c/0/0/0")).unlink()
     report = run_job(make_job(half_done), num_workers=2, progress=False)
     assert (report.blocks_done, report.blocks_resumed) == (8, 0)
-    np.testing.assert_array_equal(result(half_done), undisturbed())
+    np.testing.assert_array_equal(result(half_done, GRID), undisturbed(GRID))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", json.dumps({"job": "fill"})])
