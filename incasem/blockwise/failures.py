@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from incasem.blockwise.job import DEFAULT_BLOCK_TIMEOUT_S, Job
+from incasem.blockwise.job import DEFAULT_BLOCK_TIMEOUT_S, Job, count_of
 from incasem.blockwise.state import log_dir
 from incasem.errors import FailedBlocksError, IncasemError
 from incasem.geometry import format_roi
@@ -37,6 +37,7 @@ def record_failure(logs: Path, index: int | None, error: Exception) -> None:
         "block": index,
         "time": time.time(),
         "user_error": isinstance(error, IncasemError),
+        "message": str(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
     kind = "start" if index is None else "block"
@@ -93,11 +94,12 @@ def failed_blocks_error(job: Job, missing: np.ndarray, end: Mapping[str, Any]) -
 def _headline(name: str, failed: int, untried: int, wanted: int, at_start: bool) -> str:
     done = wanted - failed - untried
     if not failed and at_start:
-        return f"{name}: the workers could not start; {done} of {wanted} blocks are done"
-    parts = [f"{failed} of {wanted} blocks failed"] if failed else []
+        return f"{name}: the workers could not start; done: {done} of {count_of(wanted, 'block')}"
+    of_all = f"of {count_of(wanted, 'block')}"
+    parts = [f"{failed} {of_all} failed"] if failed else []
     if untried:
-        parts.append(f"{untried} of {wanted} blocks were not finished")
-    parts.append(f"{done} are done")
+        parts.append(f"{untried} {of_all} not finished")
+    parts.append(f"{done} done")
     return f"{name}: {', '.join(parts)}"
 
 
@@ -106,15 +108,20 @@ def _causes(
 ) -> list[str]:
     text = []
     if starts or blocks:
-        first = (starts or blocks)[0]["traceback"].strip().splitlines()
-        text += ["First error:"] + [f"  {line}" for line in first[-_ERROR_LINES:]]
+        first = (starts or blocks)[0]
+        # Our own errors say what to do; where in the code they arose helps nobody at the terminal.
+        said = first["message"] if first["user_error"] else first["traceback"]
+        lines = said.strip().splitlines()
+        text += ["First error:"] + [f"  {line}" for line in lines[-_ERROR_LINES:]]
     if end.get("timeouts"):
         limit = job.block_timeout_s or DEFAULT_BLOCK_TIMEOUT_S
-        text.append(f"{end['timeouts']} attempts were stopped at the block timeout of {limit:g} s.")
+        attempts = count_of(end["timeouts"], "attempt")
+        text.append(f"{attempts} ran into the block timeout of {limit:g} s.")
     died = int(end.get("worker_deaths", 0)) - int(end.get("timeouts", 0)) - len(starts)
     if died > 0:
         text.append(
-            f"{died} workers died (killed, or out of memory: fewer workers or smaller blocks need less)."
+            f"{count_of(died, 'worker')} died (killed, or out of memory: fewer workers or smaller blocks "
+            "need less)."
         )
     free = shutil.disk_usage(job.state_dir).free
     if free < _FULL_BYTES:

@@ -177,7 +177,7 @@ class JobReport:
         """Return one line for the terminal."""
         if self.already_complete:
             return f"{self.name}: already complete, nothing to do"
-        counts = [f"{self.blocks_done} blocks"]
+        counts = [count_of(self.blocks_done, "block")]
         if self.blocks_resumed:
             counts.append(f"{self.blocks_resumed} done before")
         if self.blocks_skipped:
@@ -194,6 +194,11 @@ def voxels_of(grid: Grid, which: np.ndarray) -> int:
 def region_as_json(roi: Roi) -> dict[str, list[int]]:
     """Return a voxel ROI as JSON values."""
     return {"begin": [int(b) for b in roi.begin], "shape": [int(s) for s in roi.shape]}
+
+
+def count_of(number: int, thing: str) -> str:
+    """Return ``1 block`` or ``2 blocks``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def format_seconds(seconds: float) -> str:

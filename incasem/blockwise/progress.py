@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from incasem.blockwise.job import format_seconds
+from incasem.blockwise.job import count_of, format_seconds
 
 __all__ = ["ProgressLine"]
 
@@ -88,7 +88,7 @@ class ProgressLine:
             left = f", {format_seconds(seconds / new * (self._blocks - self._done))} left"
         percent = 100 * self._done // max(self._blocks, 1)
         self._stream.write(
-            f"{self._name}: {percent}% {self._done}/{self._blocks} blocks, {self._rate()}"
+            f"{self._name}: {percent}% {self._done}/{count_of(self._blocks, 'block')}, {self._rate()}"
             f" [{format_seconds(seconds)}{left}]\n"
         )
         self._stream.flush()

@@ -170,11 +170,16 @@ def refuse_other_identity(
         deed: what the old job did to it ("was begun", "was written").
 
     Raises:
-        DataError: naming each setting that differs, its old and its new value.
+        DataError: naming the other job, or each setting that differs, its old and its new value.
     """
+    if old.get("job") != new.get("job"):
+        raise DataError(
+            f"the output {output} {deed} by another job: {old.get('job')}, and this one is {new.get('job')}. "
+            f"Choose another output name, or delete {output} to begin anew."
+        )
     differing = [
         f"  {key}: was {json.dumps(was)}, is now {json.dumps(now)}"
-        for part in ("job", "identity", "region")
+        for part in ("identity", "region")
         for key, was, now in _differences(old.get(part), new.get(part), "" if part == "identity" else part)
     ]
     if differing:

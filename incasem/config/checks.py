@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from incasem.config.data_config import DataEntry
 from incasem.config.layers import report
 from incasem.config.prediction import PredictionConfig
+from incasem.config.sections import NetworkSizes
 from incasem.config.training import TrainingConfig
 from incasem.errors import ConfigError, IncasemError, explain
 
@@ -73,11 +74,22 @@ def check_training_data(
     """Run the checks of a training that need no volume.
 
     Raises:
-        ConfigError: numbers of classes or voxel sizes disagree, or nothing is labelled.
+        ConfigError: no entries, numbers of classes or voxel sizes that disagree, or nothing is labelled.
     """
+    if not training:
+        raise ConfigError(
+            explain("training.data", config.training.data or "not set",
+                    "a data configuration with at least one entry",
+                    "Name a JSON file with regions to train on")
+        )  # fmt: skip
+    if config.data.downsample_factor != 1:
+        raise ConfigError(
+            explain("data.downsample_factor", config.data.downsample_factor, "1",
+                    "Downsample the volume first and give its own voxel size")
+        )  # fmt: skip
     check_classes(config, [*training, *validation])
     check_voxel_sizes([*training, *validation], config.data.voxel_size)
-    if training and not any(entry.labels for entry in training):
+    if not any(entry.labels for entry in training):
         raise ConfigError(
             explain("labels of the training data", "not set in any entry", "at least one entry with labels",
                     'Add "labels": {"volumes/labels/er": 1} to an entry')
@@ -96,8 +108,7 @@ def check_prediction_data(config: PredictionConfig, entries: Sequence[DataEntry]
 
 def check_network_sizes(
     section: str,
-    input_size_voxels: Shape,
-    output_size_voxels: Shape,
+    sizes: NetworkSizes,
     output_shape: Callable[[Shape], Sequence[int]],
     input_shape_for: Callable[[Shape], Sequence[int]],
 ) -> None:
@@ -105,14 +116,14 @@ def check_network_sizes(
 
     Args:
         section: `training`, `validation` or `prediction`, for the message.
-        input_size_voxels: z, y, x.
-        output_size_voxels: z, y, x.
+        sizes: the section.
         output_shape: the network's output shape of an input shape; may raise an IncasemError.
         input_shape_for: the smallest input shape of the network for an output shape.
 
     Raises:
         ConfigError: the network turns the input size into another output size, or cannot take it.
     """
+    input_size_voxels, output_size_voxels = sizes.input_size_voxels, sizes.output_size_voxels
     try:
         actual: Shape | None = _shape(output_shape(input_size_voxels))
     except IncasemError:

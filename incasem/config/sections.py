@@ -56,3 +56,10 @@ class NetworkSizes(Section):
 
     input_size_voxels: PositiveTriple = (204, 204, 204)
     output_size_voxels: PositiveTriple = (110, 110, 110)
+
+    @property
+    def are_default(self) -> bool:
+        """Whether both sizes are the published ones, so that nobody need have chosen them."""
+        fields = NetworkSizes.model_fields
+        chosen = (self.input_size_voxels, self.output_size_voxels)
+        return chosen == (fields["input_size_voxels"].default, fields["output_size_voxels"].default)

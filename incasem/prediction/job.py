@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from incasem.blockwise import Grid, Job, JobReport, run_stage
-from incasem.config import DataEntry, PredictionConfig, check_prediction_data
+from incasem.config import DataEntry, PredictionConfig, check_network_sizes, check_prediction_data
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import ValidNetwork, choose_precision
@@ -140,6 +140,9 @@ def prepare_prediction(
     checkpoint = Path(checkpoint)
     network = load_network(config.to_dict()["model"], checkpoint)
     check_voxel_size(checkpoint, config)
+    settings = config.prediction
+    if settings.tiling == "published" or not settings.are_default:  # aligned tiles have sizes of their own
+        check_network_sizes("prediction", settings, network.output_shape, network.input_shape_for)
     workers = num_workers or _default_workers(config, devices)
     opened = tuple(open_entry(entry) for entry in entries)
     # Where outputs will lie inside their container makes no difference to the plan.

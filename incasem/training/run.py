@@ -1,6 +1,5 @@
 """A training from its settings to its report: what `train.py` and `incasem train` do."""
 
-import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -23,16 +22,11 @@ from incasem.config import (
 from incasem.errors import CheckpointError, ConfigError, explain
 from incasem.networks import (
     Checkpoint,
-    ValidNetwork,
     build_network,
     choose_precision,
-    initialise,
     keep_freed_memory,
     latest_checkpoint,
     load_checkpoint,
-    load_into,
-    load_optimizer,
-    standardise,
 )
 from incasem.prediction import choose_device
 from incasem.tracking import (
@@ -48,9 +42,9 @@ from incasem.tracking import (
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import SampleFeed
 from incasem.training.monitor import Monitor
-from incasem.training.optimization import WeightAverage, make_optimizer
 from incasem.training.report import write_training_report
 from incasem.training.sources import check_entries
+from incasem.training.state import TrainingState, initial_state
 from incasem.training.trainer import History, Trainer
 from incasem.training.validation import Validator
 
@@ -89,8 +83,8 @@ class _Prepared:
     """Settings, data and start of a run, checked, before anything is written.
 
     Attributes:
-        checkpoint: what the run builds on, None for new weights.
         start: first iteration.
+        state: network, optimizer and average at `start`.
         feed: its samples; no worker runs before the first one is asked for.
     """
 
@@ -98,11 +92,10 @@ class _Prepared:
     training: list[DataEntry]
     validation: list[DataEntry]
     artifacts: list[Path]
-    network: ValidNetwork
     device: torch.device
     precision: torch.dtype
-    checkpoint: Checkpoint | None
     start: int
+    state: TrainingState
     feed: SampleFeed
 
 
@@ -209,23 +202,17 @@ def _prepare(request: TrainingRequest, config: TrainingConfig) -> _Prepared:
         artifacts.append(validation_path)
     check_training_data(config, training, validation)
     network = build_network(config.model.model_dump())
-    check_network_sizes(
-        "training",
-        config.training.input_size_voxels,
-        config.training.output_size_voxels,
-        network.output_shape,
-        network.input_shape_for,
-    )
-    check_entries([*training, *validation], config)
+    for section, sizes in (("training", config.training), ("validation", config.validation)):
+        # Validation runs in blocks of its own planning; only a size that somebody chose can be wrong.
+        if section == "training" or not sizes.are_default:
+            check_network_sizes(section, sizes, network.output_shape, network.input_shape_for)
+    check_entries([*training, *validation])
     device = choose_device(config.torch.device)
     precision = choose_precision(config.training.precision, device)
     checkpoint, start = _checkpoint_to_start_from(request, config)
-    if checkpoint is not None:
-        load_into(network, checkpoint)
+    state = initial_state(config, network, checkpoint, device, continues=request.continue_run is not None)
     feed = _feed(config, training, start)
-    return _Prepared(
-        config, training, validation, artifacts, network, device, precision, checkpoint, start, feed
-    )
+    return _Prepared(config, training, validation, artifacts, device, precision, start, state, feed)
 
 
 def _feed(config: TrainingConfig, entries: Sequence[DataEntry], start: int) -> SampleFeed:
@@ -253,8 +240,7 @@ def _run(
         keep_freed_memory()
     if config.training.num_threads is not None:
         torch.set_num_threads(config.training.num_threads)
-    state = _initial_state(request, prepared)
-    start = prepared.start
+    state, start = prepared.state, prepared.start
     _tell_start(tell, request, prepared, directories, start)
     validator = Validator(prepared.validation, config, prepared.device, directories)
     nicknames = [entry.nickname for entry in prepared.validation]
@@ -277,51 +263,6 @@ def _run(
             tell=tell,
         )
         return trainer.run()
-
-
-@dataclass(frozen=True)
-class _State:
-    """Where a training begins; see `Trainer`."""
-
-    network: ValidNetwork
-    optimizer: torch.optim.Optimizer
-    result: ValidNetwork
-    average: WeightAverage | None
-
-
-def _initial_state(request: TrainingRequest, prepared: _Prepared) -> _State:
-    """Return the state of a new run, of one that fine-tunes, or of one that goes on."""
-    config = prepared.config
-    settings, checkpoint = config.training, prepared.checkpoint
-    torch.manual_seed(config.seed if config.seed is not None else 0)
-    network = build_network(config.model.model_dump())
-    initialise(network, centred=settings.weight_standardization)
-    if checkpoint is not None:
-        load_into(network, checkpoint)
-    result = copy.deepcopy(network)
-    if settings.weight_standardization:
-        standardise(network)
-    # The result, the average of the run so far, has its weights already; the network has others behind it.
-    if request.continue_run is not None and checkpoint is not None:
-        load_into(network, checkpoint, for_training=True)
-    for module in (network, result):
-        module.to(prepared.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    optimizer = make_optimizer(network, settings.optimizer.lr, settings.optimizer.weight_decay)
-    if checkpoint is not None:
-        _restore_optimizer(optimizer, checkpoint, continues=request.continue_run is not None)
-    average = None if settings.ema_decay is None else WeightAverage(result, settings.ema_decay)
-    return _State(network, optimizer, result, average)
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, *, continues: bool) -> None:
-    """Take over the optimizer's moments; fine-tuning does without where they are of other parameters."""
-    if continues:
-        load_optimizer(optimizer, checkpoint)
-    elif checkpoint.optimizer_state is not None:
-        try:
-            load_optimizer(optimizer, checkpoint)
-        except CheckpointError as error:
-            logger.warning("The optimizer begins anew: %s", error)
 
 
 def _checkpoint_to_start_from(
@@ -366,7 +307,7 @@ def _tell_start(
     start: int,
 ) -> None:
     config = prepared.config
-    parameters = sum(p.numel() for p in prepared.network.parameters())
+    parameters = sum(p.numel() for p in prepared.state.result.parameters())
     regions = f"{len(prepared.training)} training and {len(prepared.validation)} validation regions"
     precision = str(prepared.precision).removeprefix("torch.")
     tell(

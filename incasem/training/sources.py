@@ -12,12 +12,8 @@ from numpy.typing import NDArray
 
 from incasem.config import (
     DataEntry,
-    TrainingConfig,
-    check_classes,
-    check_network_sizes,
-    check_voxel_sizes,
 )
-from incasem.errors import ConfigError, DataError, explain
+from incasem.errors import DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.tasks import semantic
 from incasem.tasks.ground_truth import GroundTruth
@@ -116,44 +112,12 @@ def open_entry(entry: DataEntry, index: int = 0, *, cache_bytes: int = 0) -> Ent
     return EntrySource(index, resolved, roi, raw, truth)
 
 
-def check_entries(entries: Sequence[DataEntry], config: TrainingConfig) -> None:
-    """Check training data against the settings, before anything is trained.
+def check_entries(entries: Sequence[DataEntry]) -> None:
+    """Open every entry, so that data that cannot be used is found before anything is trained.
 
     Raises:
-        ConfigError: no entries; settings that disagree with one another, the entries or the network.
         DataError: a volume that cannot be used; see `open_entry`.
     """
-    if not entries:
-        raise ConfigError(
-            explain(
-                "training.data",
-                config.training.data or "not set",
-                "a data configuration with at least one entry",
-                "Name a JSON file with regions to train on",
-            )
-        )
-    if config.data.downsample_factor != 1:
-        raise ConfigError(
-            explain(
-                "data.downsample_factor",
-                config.data.downsample_factor,
-                "1",
-                "Downsample the volume first and give its own voxel size",
-            )
-        )
-    check_classes(config, entries)
-    check_voxel_sizes(entries, config.data.voxel_size)
-    from incasem.networks import build_network
-
-    network = build_network(config.model.model_dump())
-    sizes = config.training
-    check_network_sizes(
-        "training",
-        sizes.input_size_voxels,
-        sizes.output_size_voxels,
-        network.output_shape,
-        network.input_shape_for,
-    )
     for index, entry in enumerate(entries):
         open_entry(entry, index)
 

@@ -64,7 +64,7 @@ def test_a_finished_stage_is_marked_cleaned_and_not_done_again(tmp_path):
         ({"identity": {"clip_limit": 0.02, "raw": {"mtime": 2}}}, "raw.mtime: was 1, is now 2"),
         ({"identity": {"clip_limit": 0.02}}, 'raw: was {"mtime": 1}, is now null'),
         ({"shape": (8, 4, 4)}, r"region.shape: was \[6, 4, 4\], is now \[8, 4, 4\]"),
-        ({"name": "other"}, 'job: was "count", is now "other"'),
+        ({"name": "other"}, "written by another job: count, and this one is other"),
     ],
 )
 def test_a_finished_output_of_another_identity_is_left_alone(tmp_path, change, words):

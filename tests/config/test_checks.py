@@ -14,6 +14,7 @@ from incasem.config import (
     load_prediction_config,
     load_training_config,
 )
+from incasem.config.sections import NetworkSizes
 from incasem.errors import ConfigError, DataError
 
 
@@ -72,6 +73,24 @@ def test_a_training_without_labels_is_refused():
         check_training_data(load_training_config(None), [entry(labels=0)], [])
 
 
+def test_a_training_without_entries_is_refused():
+    with pytest.raises(ConfigError, match=r"training\.data is not set; allowed: a data configuration"):
+        check_training_data(load_training_config(None), [], [])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.voxel_size=[4,4,4]", r"a\.voxel_size is \[5, 5, 5\] nm"),
+        ("data.num_classes=3", "numbers of classes disagree"),
+        ("data.downsample_factor=2", r"data\.downsample_factor is 2; allowed: 1"),
+    ],
+)
+def test_a_training_with_settings_that_disagree_is_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
+        check_training_data(load_training_config(None, [override]), [entry("a")], [])
+
+
 def published_output(shape):
     if any((s - 100) % 8 or s < 100 for s in shape):
         raise DataError("no legal input")
@@ -82,14 +101,24 @@ def published_input(shape):
     return [s + 94 + (-(s - 6)) % 8 for s in shape]
 
 
+def sizes(size_in, size_out=(110,) * 3):
+    return NetworkSizes(input_size_voxels=size_in, output_size_voxels=size_out)
+
+
 def test_sizes_of_the_network():
-    check_network_sizes("training", (204,) * 3, (110,) * 3, published_output, published_input)
+    published = (published_output, published_input)
+    check_network_sizes("training", sizes((204,) * 3), *published)
     with pytest.raises(ConfigError) as caught:
-        check_network_sizes("training", (204,) * 3, (100, 110, 110), published_output, published_input)
+        check_network_sizes("training", sizes((204,) * 3, (100, 110, 110)), *published)
     text = str(caught.value)
     assert "an output of [110, 110, 110]" in text
     assert (
         "training.input_size_voxels='[196, 204, 204]' training.output_size_voxels='[102, 110, 110]'" in text
     )
     with pytest.raises(ConfigError, match="cannot take"):
-        check_network_sizes("validation", (200,) * 3, (110,) * 3, published_output, published_input)
+        check_network_sizes("validation", sizes((200,) * 3), *published)
+
+
+def test_sizes_that_nobody_chose():
+    assert NetworkSizes().are_default
+    assert not sizes((204,) * 3, (100,) * 3).are_default

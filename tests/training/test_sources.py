@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from incasem.errors import ConfigError, DataError
+from incasem.errors import DataError
 from incasem.geometry import Roi
 from incasem.training._gunpowder import gp
 from incasem.training.sources import Keys, VolumeSource, check_entries, open_entry
-from tests.training.cells import ball, cell, small_config, store
+from tests.training.cells import ball, cell, store
 
 ROI = ((8, 8, 8), (32, 32, 32))
 
@@ -113,29 +113,7 @@ def entry(tmp_path):
 
 
 def test_good_entries_pass(entry):
-    check_entries([entry, replace(entry, nickname="again")], small_config())
-
-
-def test_no_entries():
-    with pytest.raises(
-        ConfigError, match=r"training\.data is not set; allowed: a data configuration with at least"
-    ):
-        check_entries([], small_config())
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("data.voxel_size=[4,4,4]", r"cell\.voxel_size is \[5, 5, 5\] nm"),
-        ("data.num_classes=3", "numbers of classes disagree"),
-        ("data.downsample_factor=2", "data.downsample_factor is 2; allowed: 1"),
-        ("training.input_size_voxels=[29,28,28]", "training.input_size_voxels"),
-        ("training.output_size_voxels=[12,12,12]", "training.output_size_voxels"),
-    ],
-)
-def test_settings_that_disagree(entry, override, message):
-    with pytest.raises(ConfigError, match=message):
-        check_entries([entry], small_config(override))
+    check_entries([entry, replace(entry, nickname="again")])
 
 
 def wrong_entries(entry, folder):
@@ -171,7 +149,7 @@ def wrong_entries(entry, folder):
 def test_entries_that_cannot_be_used(entry, tmp_path, case):
     wrong, message = wrong_entries(entry, tmp_path)[case]
     with pytest.raises(DataError, match=message):
-        check_entries([wrong], small_config())
+        check_entries([wrong])
 
 
 def test_channels_are_refused(entry, tmp_path):
