@@ -1,6 +1,5 @@
 """The U-Net rearranged for prediction: the function of `Unet` with less arithmetic and much less memory."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import cast
 
@@ -8,49 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from incasem.networks.onednn import convolution, convolution_onto
 from incasem.networks.rewrites import paired_weights, phase_convolution, phase_weights
-from incasem.networks.unet import Unet, equivariant_size
+from incasem.networks.unet import Unet, joined_shapes
 from incasem.networks.valid import ValidNetwork
 
-_NO_PADDING, _ONES = [0, 0, 0], [1, 1, 1]
 _WIDTH_CROP = 2  # one valid convolution of width 3
 _PAIR_CROP = 4  # two
 _FEWEST_PLANES = 8
-
-
-def _fused_dtypes() -> frozenset[torch.dtype]:
-    """Return the arithmetics in which this processor and build of torch have the operators used below.
-
-    They are those that `torch.compile` puts in, and not public: without them, public ones do the same.
-    """
-    operators = ("_convolution_pointwise", "_convolution_pointwise_", "_is_mkldnn_bf16_supported")
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return frozenset()
-    if not all(hasattr(torch.ops.mkldnn, name) for name in operators):
-        return frozenset()
-    low = {torch.bfloat16} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else set()
-    return frozenset({torch.float32} | low)
-
-
-_FUSED_DTYPES = _fused_dtypes()
-
-
-def _can_fuse(maps: Tensor) -> bool:
-    return maps.device.type == "cpu" and maps.dtype in _FUSED_DTYPES
-
-
-def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
-    """Return the valid convolution, by the same kernel for all sizes where there is one.
-
-    torch's own convolution of float32 changes to another kernel for small maps, whose sums are rounded
-    otherwise: results would depend on the shape of the tile in the last bit.
-    """
-    if not _can_fuse(maps):
-        return functional.conv3d(maps, weight)
-    result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        maps, weight, None, _NO_PADDING, _ONES, _ONES, 1, "none", [], None
-    )
-    return result
 
 
 class _Convolution(nn.Module):
@@ -63,28 +27,9 @@ class _Convolution(nn.Module):
 
     def forward(self, maps: Tensor, onto: Tensor | None = None) -> Tensor:
         """Return relu(convolution + ``onto``); ``onto`` may be overwritten."""
-        if _can_fuse(maps):
-            if onto is None:
-                return self._fused(maps)
-            return self._fused_onto(maps, onto)
-        result = functional.conv3d(maps, self.weight, self.bias)
-        if onto is not None:
-            result += onto
-        return result.relu_() if self.relu else result
-
-    def _fused(self, maps: Tensor) -> Tensor:
-        then = "relu" if self.relu else "none"
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            maps, self.weight, self.bias, _NO_PADDING, _ONES, _ONES, 1, then, [], ""
-        )
-        return result
-
-    def _fused_onto(self, maps: Tensor, onto: Tensor) -> Tensor:
-        then = "relu" if self.relu else None
-        result: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
-            onto, maps, self.weight, self.bias, _NO_PADDING, _ONES, _ONES, 1, "add", 1.0, then, [], None
-        )
-        return result
+        if onto is None:
+            return convolution(maps, self.weight, self.bias, relu=self.relu)
+        return convolution_onto(onto, maps, self.weight, self.bias, relu=self.relu)
 
 
 class _FirstConvolution(nn.Module):
@@ -122,7 +67,7 @@ class _JoinedConvolution(nn.Module):
     def forward(self, skip: Tensor, low: Tensor, offset: Sequence[int]) -> Tensor:
         """Return the maps for ``skip``, which begins at voxel ``offset`` of ``low`` upsampled."""
         shape = [size - _WIDTH_CROP for size in skip.shape[2:]]
-        upsampled = phase_convolution(low, self.phases, self.factor, offset, shape, _convolve)
+        upsampled = phase_convolution(low, self.phases, self.factor, offset, shape, convolution)
         return cast(Tensor, self.skip(skip, upsampled))
 
 
@@ -174,7 +119,7 @@ class InferenceUnet(ValidNetwork):
             ConfigError: a size that the network cannot take.
         """
         self.output_shape(raw_NCZYX.shape[2:])
-        shapes = self.joined_shapes(raw_NCZYX.shape[2:])
+        shapes = joined_shapes(raw_NCZYX.shape[2:], self.factors)
         maps, skips = raw_NCZYX, []
         for level in range(len(self.factors)):
             skip, maps = self._encode(level, maps, shapes[level])
@@ -184,19 +129,6 @@ class InferenceUnet(ValidNetwork):
         for level in reversed(range(len(self.factors))):
             maps = self._decode(level, skips.pop(), maps)
         return maps
-
-    def joined_shapes(self, size: Sequence[int]) -> list[list[int]]:
-        """Return for each level the size (z, y, x) of what its decoder's first convolution reads."""
-        for factor in self.factors:
-            size = [(s - _PAIR_CROP) // f for s, f in zip(size, factor, strict=True)]
-        size = [s - _PAIR_CROP for s in size]
-        shapes = []
-        for level in reversed(range(len(self.factors))):
-            periods = [math.prod(axis) for axis in zip(*self.factors[level:], strict=True)]
-            upsampled = [s * f for s, f in zip(size, self.factors[level], strict=True)]
-            shapes.append([equivariant_size(s, p) for s, p in zip(upsampled, periods, strict=True)])
-            size = [s - _PAIR_CROP for s in shapes[-1]]
-        return shapes[::-1]
 
     def _encode(self, level: int, maps: Tensor, joined: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the skip connection, cropped to ``joined``, and the pooled maps."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from incasem.errors import ConfigError, explain
 from incasem.networks.inference_unet import InferenceUnet
 from incasem.networks.rewrites import transposed_weights
-from incasem.networks.unet import Unet
+from incasem.networks.unet import Unet, joined_shapes
 from incasem.networks.valid import ValidNetwork
 
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -116,7 +116,7 @@ class _Graph:
         """Return the model for inputs of ``shape`` (N, C, z, y, x)."""
         network = self._network
         raw = self._op.parameter(list(shape), np.float32)
-        joined_shapes = network.joined_shapes(shape[2:])
+        shapes = joined_shapes(shape[2:], network.factors)
         maps, skips = raw, []
         for level, factor in enumerate(network.factors):
             skips.append(self._chain(network.encoders[level], maps))
@@ -125,7 +125,7 @@ class _Graph:
             maps = pool.output(0)
         maps = self._chain(network.encoders[-1], maps)
         for level in reversed(range(len(network.factors))):
-            skip = self._crop(skips.pop(), joined_shapes[level])
+            skip = self._crop(skips.pop(), shapes[level])
             maps = self._chain(network.decoders[level], self._join(network.joined[level], skip, maps))
         return self._openvino.Model([maps], [raw])
 

@@ -9,14 +9,18 @@ strictly and their optimizer state (indexed by registration order) fits.
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate
+from incasem.networks.training_ops import (
+    convolution_relu,
+    crop_and_join,
+    pool_and_crop,
+    trains_in_bfloat16,
+)
 from incasem.networks.valid import ValidNetwork
 
 _LEVEL_CROP = 4  # two valid convolutions of width 3
@@ -71,40 +75,23 @@ def equivariant_size(size: int, period: int) -> int:
     return (size - _LEVEL_CROP) // period * period + _LEVEL_CROP
 
 
-def _centre_crop(maps: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the central ``shape`` (z, y, x) of ``maps`` (N, C, z, y, x) as a view."""
-    for axis, (have, want) in enumerate(zip(maps.shape[2:], shape, strict=True), start=2):
-        maps = maps.narrow(axis, (have - want) // 2, want)
-    return maps
+def joined_shapes(size: Sequence[int], factors: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return for each level the shape (z, y, x) of what its decoder's first convolution reads.
 
-
-class _CropAndJoin(torch.autograd.Function):
-    """Concatenate the centres of several maps along the channels.
-
-    Left to autograd, each cropped axis of each map would write and copy a gradient of the full size, in
-    whatever layout comes; together that took as long as the convolutions. Here it is written once.
+    Args:
+        size: legal input shape.
+        factors: pooling factor (z, y, x) between levels.
     """
-
-    @staticmethod
-    def forward(ctx: Any, shape: Sequence[int], *maps: Tensor) -> Tensor:
-        ctx.sizes = [m.shape for m in maps]
-        return torch.cat([_centre_crop(m, shape) for m in maps], dim=1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        parts = torch.split(gradient, [size[1] for size in ctx.sizes], dim=1)
-        return (None, *(_embed(part, size) for part, size in zip(parts, ctx.sizes, strict=True)))
-
-
-def _embed(centre: Tensor, size: torch.Size) -> Tensor:
-    """Return zeros of ``size`` (N, C, z, y, x) in the layout of ``centre``, with ``centre`` in the middle."""
-    last = centre.stride(1) == 1 and size[1] > 1
-    layout = torch.channels_last_3d if last else torch.contiguous_format
-    whole = torch.empty(size, dtype=centre.dtype, device=centre.device, memory_format=layout)
-    if whole.shape != centre.shape:
-        whole.zero_()
-    _centre_crop(whole, centre.shape[2:]).copy_(centre)
-    return whole
+    for factor in factors:
+        size = [(s - _LEVEL_CROP) // f for s, f in zip(size, factor, strict=True)]
+    size = [s - _LEVEL_CROP for s in size]
+    shapes = []
+    for level in reversed(range(len(factors))):
+        periods = [math.prod(axis) for axis in zip(*factors[level:], strict=True)]
+        upsampled = [s * f for s, f in zip(size, factors[level], strict=True)]
+        shapes.append([equivariant_size(s, p) for s, p in zip(upsampled, periods, strict=True)])
+        size = [s - _LEVEL_CROP for s in shapes[-1]]
+    return shapes[::-1]
 
 
 class _ConvPass(nn.Module):
@@ -120,7 +107,15 @@ class _ConvPass(nn.Module):
         self.conv_pass = nn.Sequential(*layers)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.conv_pass(maps)
+        if not trains_in_bfloat16(maps):
+            return self.conv_pass(maps)
+        layers = list(self.conv_pass)
+        for layer, following in itertools.zip_longest(layers, layers[1:]):
+            if isinstance(following, nn.ReLU):
+                maps = convolution_relu(maps, cast(nn.Conv3d, layer))
+            elif not isinstance(layer, nn.ReLU):
+                maps = layer(maps)
+        return maps
 
 
 class _Upsample(nn.Module):
@@ -167,21 +162,19 @@ class _Backbone(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        skips = []
+        skips, shapes = [], joined_shapes(maps.shape[2:], self.factors)
         for level, factor in enumerate(self.factors):
-            skips.append(self.l_conv[level](maps))
-            maps = functional.max_pool3d(skips[-1], factor, factor)
+            maps, skip = pool_and_crop(self.l_conv[level](maps), factor, shapes[level])
+            skips.append(skip)
         maps = self.l_conv[-1](maps)
         for level in reversed(range(len(self.factors))):
-            maps = self._decode(level, skips.pop(), maps)
+            maps = self._decode(level, skips.pop(), maps, shapes[level])
         return maps
 
-    def _decode(self, level: int, skip: Tensor, below: Tensor) -> Tensor:
+    def _decode(self, level: int, skip: Tensor, below: Tensor, shape: Sequence[int]) -> Tensor:
         # A function of its own, so that the upsampled maps are gone before the next level's are made.
         up = cast(nn.ModuleList, self.r_up[0])[level](below)
-        periods = [math.prod(axis) for axis in zip(*self.factors[level:], strict=True)]
-        shape = [equivariant_size(size, period) for size, period in zip(up.shape[2:], periods, strict=True)]
-        joined = _CropAndJoin.apply(shape, skip, up)  # type: ignore[no-untyped-call]
+        joined = crop_and_join(shape, skip, up)
         del skip, up
         return cast(Tensor, cast(nn.ModuleList, self.r_conv[0])[level](joined))
 

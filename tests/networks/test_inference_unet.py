@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from incasem.errors import ConfigError
 from incasem.networks import InferenceNetwork, Unet
-from incasem.networks.inference_unet import _FUSED_DTYPES, InferenceUnet
+from incasem.networks.inference_unet import InferenceUnet
+from incasem.networks.onednn import FUSED_DTYPES
 
 _FACTORS = [
     ((2, 2, 2),) * 2,
@@ -104,7 +105,7 @@ def test_illegal_size_is_refused():
         InferenceUnet(_network(_FACTORS[0]))(torch.zeros(1, 1, 45, 45, 45))
 
 
-@pytest.mark.skipif(torch.float32 not in _FUSED_DTYPES, reason="torch here has no kernel of its own choice")
+@pytest.mark.skipif(torch.float32 not in FUSED_DTYPES, reason="torch here has no kernel of its own choice")
 @pytest.mark.parametrize("begin", [(0, 0, 0), (8, 16, 0), (16, 0, 8)])
 def test_a_tile_of_any_shape_has_the_bits_of_the_whole(begin):
     """Small maps used to go to another kernel, whose float32 sums are rounded otherwise."""

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from incasem.errors import ConfigError
 from incasem.networks import Unet
-from incasem.networks.unet import _CropAndJoin
 
 # Names and shapes of the published checkpoints (reference/incasem.md, section 4), in their order.
 _LEVELS = [(32, 1), (64, 32), (128, 64), (256, 128)]
@@ -228,20 +227,6 @@ def test_gradients_reach_every_parameter():
     network = Unet(num_fmaps=4, downsample_factors=((2, 2, 2),), constant_upsample=False)
     network(torch.rand(1, 1, *network.smallest_input) * 2 - 1).square().sum().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-def test_gradient_of_cropping_and_joining(layout):
-    """The hand-written gradient equals autograd's, for any layout and single channels."""
-    torch.manual_seed(0)
-    for channels in [(3, 2), (1, 1)]:
-        maps = [
-            torch.rand(2, c, 6, 7, size, dtype=torch.float64)
-            .contiguous(memory_format=layout)
-            .requires_grad_()
-            for c, size in zip(channels, (8, 4), strict=True)
-        ]
-        assert torch.autograd.gradcheck(lambda *m: _CropAndJoin.apply((4, 3, 4), *m), maps)
 
 
 def test_channels_last_gives_the_same_numbers():
