@@ -19,6 +19,7 @@ from incasem.blockwise.job import (
     JobReport,
     StagedFunction,
     WorkerUnusableError,
+    count_of,
     format_seconds,
 )
 from incasem.blockwise.slots import worker_slot
@@ -35,6 +36,7 @@ __all__ = [
     "Output",
     "StagedFunction",
     "WorkerUnusableError",
+    "count_of",
     "default_block_shape",
     "finish",
     "format_seconds",

@@ -47,7 +47,9 @@ class ProgressLine:
                 unit="block",
                 file=self._stream,
                 dynamic_ncols=True,
-                bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} blocks{postfix}"
+                bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/"
+                + count_of(blocks, "block")
+                + "{postfix}"
                 " [{elapsed}, {remaining} left]",
             )
 

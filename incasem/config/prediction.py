@@ -77,6 +77,8 @@ class Prediction(NetworkSizes):
     num_workers: Positive = 8
     log_metrics: Flag = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    backend: Literal["torch", "compiled", "openvino"] = "torch"
+    """What runs the network: torch, what `torch.compile` makes of it, or OpenVINO (an extra)."""
     output_dtype: Literal["uint8", "float32"] = "uint8"
     """Of the probabilities; uint8 holds round(255 p)."""
     tiling: Literal["aligned", "published"] = "aligned"

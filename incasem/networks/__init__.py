@@ -10,7 +10,13 @@ from incasem.networks.checkpoint import (
     save_checkpoint,
     write_sidecar,
 )
-from incasem.networks.inference import InferenceNetwork, choose_precision, rearranged
+from incasem.networks.inference import (
+    Backend,
+    InferenceNetwork,
+    check_backend,
+    choose_precision,
+    rearranged,
+)
 from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice
@@ -20,6 +26,7 @@ from incasem.networks.valid import ValidNetwork
 from incasem.networks.weight_standardization import plain_state, standardise
 
 __all__ = [
+    "Backend",
     "Checkpoint",
     "InferenceNetwork",
     "OneConv3d",
@@ -28,6 +35,7 @@ __all__ = [
     "balanced_cross_entropy",
     "best_checkpoint",
     "build_network",
+    "check_backend",
     "choose_precision",
     "dice_of_sums",
     "infer_model_settings",

@@ -91,9 +91,9 @@ def _import() -> Any:
     except ImportError as error:
         raise ConfigError(
             explain(
-                "backend",
+                "prediction.backend",
                 "openvino",
-                "torch, or openvino where the Python package openvino is installed",
+                "torch or compiled, or openvino where the Python package openvino is installed",
                 "Install it: pip install 'incasem[openvino]'",
             )
         ) from error
@@ -102,7 +102,12 @@ def _import() -> Any:
 
 def _unfit(setting: str, value: object, allowed: str) -> ConfigError:
     return ConfigError(
-        explain(setting, value, f"{allowed} with the backend openvino", "Correct it or use the backend torch")
+        explain(
+            setting,
+            value,
+            f"{allowed} with prediction.backend=openvino",
+            "Correct it, or use the backend torch",
+        )
     )
 
 

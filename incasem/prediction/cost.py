@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from incasem.networks import ValidNetwork, rearranged
+from incasem.networks import Backend, ValidNetwork, rearranged
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,13 @@ class NetworkCost:
         network: as it was trained.
         device: kind of device; what `InferenceNetwork` makes of the network for it is counted. None: the
             network as it is.
+        backend: what runs it there.
     """
 
-    def __init__(self, network: ValidNetwork, device: str | None = None) -> None:
+    def __init__(self, network: ValidNetwork, device: str | None = None, backend: Backend = "torch") -> None:
         first_weight = next(network.parameters())
         self._channels, self._dtype = int(first_weight.shape[1]), first_weight.dtype
-        runs = network if device is None else rearranged(network, device)
+        runs = network if device is None else rearranged(network, device, backend)
         self._network = copy.deepcopy(runs).eval().requires_grad_(False).to("meta")
         self._known: dict[tuple[int, ...], CallCost] = {}
         # Without the slabs of one device, whose overlaps are no polynomial of the size.

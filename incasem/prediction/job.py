@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from incasem.blockwise import Grid, Job, JobReport, run_stage
+from incasem.blockwise import Grid, Job, JobReport, count_of, run_stage
 from incasem.config import DataEntry, PredictionConfig, check_network_sizes, check_prediction_data
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate, Roi
-from incasem.networks import ValidNetwork, choose_precision
+from incasem.networks import ValidNetwork, check_backend, choose_precision
 from incasem.prediction.device import choose_devices
 from incasem.prediction.entries import OpenedEntry, check_voxel_size, open_entry
 from incasem.prediction.outputs import SEGMENTATION, OutputSet, output_folders
@@ -102,7 +102,8 @@ class PreparedPrediction:
     def flops_per_second(self) -> float | None:
         """Measured speed of all workers together; None where it could not be measured."""
         tile = self.plans[0].tile_shape
-        speed = measured_speed(self.network, self.devices[0], self.config.prediction.precision, tile)
+        settings = self.config.prediction
+        speed = measured_speed(self.network, self.devices[0], settings.precision, settings.backend, tile)
         gpus = {str(device) for device in self.devices[: self.num_workers] if device.type != "cpu"}
         return None if speed is None else speed * max(1, len(gpus))
 
@@ -143,6 +144,8 @@ def prepare_prediction(
     settings = config.prediction
     if settings.tiling == "published" or not settings.are_default:  # aligned tiles have sizes of their own
         check_network_sizes("prediction", settings, network.output_shape, network.input_shape_for)
+    for device in set(devices):
+        check_backend(settings.backend, network, device, choose_precision(settings.precision, device))
     workers = num_workers or _default_workers(config, devices)
     opened = tuple(open_entry(entry) for entry in entries)
     # Where outputs will lie inside their container makes no difference to the plan.
@@ -252,7 +255,8 @@ def _plan(
 ) -> PredictionPlan:
     outputs, published = _outputs(config, network, opened, folder), _published(config, opened)
     used = Counter(devices[worker % len(devices)] for worker in range(num_workers))
-    sharing = [Device.of(device, _precision(config, devices), count) for device, count in used.items()]
+    precision, backend = _precision(config, devices), config.prediction.backend
+    sharing = [Device.of(device, precision, count, backend) for device, count in used.items()]
     planner = Planner(
         network,
         min(sharing, key=lambda device: device.memory_bytes),
@@ -295,6 +299,7 @@ def _predict(
         outputs=volumes,
         output_dtype=settings.output_dtype,
         tta=settings.tta,
+        backend=settings.backend,
     )
     job = Job(
         name=f"predict {opened.entry.nickname}",
@@ -322,7 +327,7 @@ def _described(plan: PredictionPlan, skip: NDArray[np.bool_] | None) -> str:
         return plan.describe()
     left_out = int(skip.sum())
     shorter = replace(plan, seconds=plan.seconds * (1 - left_out / skip.size))
-    return f"{shorter.describe()}; {left_out} blocks lie outside the mask and are left out"
+    return f"{shorter.describe()}; {count_of(left_out, 'block')} outside the mask left out"
 
 
 def _outside_mask(opened: OpenedEntry, grid: Grid, tiling: str) -> NDArray[np.bool_] | None:
@@ -352,6 +357,8 @@ def _identity(prepared: PreparedPrediction, opened: OpenedEntry) -> dict[str, ob
     }
     if settings.tta != "none":
         identity["tta"] = settings.tta
+    if settings.backend != "torch":
+        identity["backend"] = settings.backend
     if settings.tiling == "published":
         identity["input_size_voxels"] = list(settings.input_size_voxels)
         identity["output_size_voxels"] = list(settings.output_size_voxels)

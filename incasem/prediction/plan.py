@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from incasem.blockwise import format_seconds
+from incasem.blockwise import count_of, format_seconds
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate, Roi, ceil_to_multiple
-from incasem.networks import ValidNetwork
+from incasem.networks import Backend, ValidNetwork
 from incasem.prediction.cost import NetworkCost
 from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
 
@@ -67,7 +67,7 @@ class PredictionPlan:
         several = any(t < b for t, b in zip(self.tile_shape, self.block_shape, strict=True))
         tiles = f" in tiles of {_times(self.tile_shape)}" if several else ""
         return (
-            f"{self.num_blocks} blocks of {_times(self.block_shape)} voxels{tiles}: "
+            f"{count_of(self.num_blocks, 'block')} of {_times(self.block_shape)} voxels{tiles}: "
             f"{self.flops / 1e12:.3g} TFLOP ({self.flop_overhead:.2f}× the ideal), "
             f"reads {self.read_overhead:.2f}× the volume, about {self.memory_bytes / 1e9:.1f} GB a worker, "
             f"about {format_seconds(self.seconds)}"
@@ -100,22 +100,25 @@ class BlockBuffers:
 
 @dataclass(frozen=True)
 class Device:
-    """What the plan must know of a device: kind, bytes a number, memory and cores of one worker."""
+    """What the plan must know of a device: kind, bytes a number, memory and cores of one worker, backend."""
 
     kind: str
     bytes_per_element: int
     memory_bytes: int
     cores: int = 1
+    backend: Backend = "torch"
 
     @classmethod
-    def of(cls, device: torch.device, precision: torch.dtype, num_workers: int = 1) -> "Device":
+    def of(
+        cls, device: torch.device, precision: torch.dtype, num_workers: int = 1, backend: Backend = "torch"
+    ) -> "Device":
         """Return the description of ``device`` when ``num_workers`` share it."""
         if device.type == "cuda":
             memory = int(torch.cuda.get_device_properties(device).total_memory)
         else:
             memory = _total_memory()
         cores = max(1, (os.cpu_count() or 1) // num_workers) if device.type == "cpu" else 1
-        return cls(device.type, precision.itemsize, memory // num_workers, cores)
+        return cls(device.type, precision.itemsize, memory // num_workers, cores, backend)
 
     @property
     def flops_per_second(self) -> float:
@@ -152,7 +155,7 @@ class Planner:
         self._unit = Coordinate(write_shape)
         self._published = published
         self._views, self._buffers = views, buffers or BlockBuffers()
-        self._cost = NetworkCost(network, device.kind)
+        self._cost = NetworkCost(network, device.kind, device.backend)
 
     def plan(self, block_shape: Sequence[int] | None = None, num_workers: int = 1) -> PredictionPlan:
         """Return the plan with the least estimated time.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from incasem.errors import DataError
 from incasem.geometry import Roi
-from incasem.networks import InferenceNetwork, ValidNetwork, choose_precision
+from incasem.networks import Backend, InferenceNetwork, ValidNetwork, choose_precision
 from incasem.prediction.memory import free_cached_memory, is_out_of_memory
 from incasem.prediction.plan import Device, largest_tile
 from incasem.prediction.symmetries import Views, views
@@ -57,6 +57,7 @@ class Predictor:
         precision: "auto", "fp32", "bf16" or "fp16" (`choose_precision`).
         tiling: where the tiles lie; by default aligned, with the largest tile that the device's memory takes.
         tta: views to average, see `symmetries`.
+        backend: of `InferenceNetwork`.
 
     Attributes:
         num_classes: channels of the result.
@@ -74,10 +75,12 @@ class Predictor:
         *,
         tiling: Tiling | None = None,
         tta: Views = "none",
+        backend: Backend = "torch",
     ) -> None:
         device = torch.device(device)
         self._views = views(tta, network)
-        self.network = InferenceNetwork(network, device, choose_precision(precision, device))
+        self.network = InferenceNetwork(network, device, choose_precision(precision, device), backend=backend)
+        self._backend: Backend = backend
         self.num_classes = network.num_fmaps_out
         self._source = network
         self._uploads = Uploads(device)
@@ -87,7 +90,7 @@ class Predictor:
     @cached_property
     def tiling(self) -> Tiling:
         """Where the tiles lie."""
-        device = Device.of(self.network.device, self.network.precision)
+        device = Device.of(self.network.device, self.network.precision, backend=self._backend)
         return AlignedTiling(self._source, largest_tile(self._source, device, len(self._views)))
 
     def read(self, raw: Volume, roi_voxels: Roi) -> RawRegion:

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from incasem.blockwise import Block, StagedFunction, WorkerUnusableError, worker_slot
 from incasem.geometry import Coordinate, Roi
-from incasem.networks import ValidNetwork, build_network, keep_freed_memory, load_checkpoint, load_into
+from incasem.networks import (
+    Backend,
+    ValidNetwork,
+    build_network,
+    keep_freed_memory,
+    load_checkpoint,
+    load_into,
+)
 from incasem.prediction.memory import is_lost_device
 from incasem.prediction.outputs import SEGMENTATION
 from incasem.prediction.predictor import Predictor, RawRegion
@@ -72,6 +79,7 @@ class PredictionWorker:
         outputs: arrays by name.
         output_dtype: of the probabilities.
         tta: views to average.
+        backend: what runs the network, see `InferenceNetwork`.
     """
 
     model: Mapping[str, Any]
@@ -85,6 +93,7 @@ class PredictionWorker:
     outputs: Mapping[str, Volume]
     output_dtype: OutputType
     tta: Views = "none"
+    backend: Backend = "torch"
 
     def __call__(self) -> "BlockPredictor":
         """Load the network and return the function of one block."""
@@ -99,7 +108,9 @@ class PredictionWorker:
             if self.published is None
             else self.published.tiling(network)
         )
-        predictor = Predictor(network, device, self.precision, tiling=tiling, tta=self.tta)
+        predictor = Predictor(
+            network, device, self.precision, tiling=tiling, tta=self.tta, backend=self.backend
+        )
         return BlockPredictor(self, predictor, device)
 
 

@@ -153,7 +153,7 @@ def test_compiler_is_asked(network, raw, monkeypatch):
         return module
 
     monkeypatch.setattr(inference.torch, "compile", compile)
-    fast = InferenceNetwork(network, "cpu", torch.float32, compile=True)
+    fast = InferenceNetwork(network, "cpu", torch.float32, backend="compiled")
     assert asked == [{"dynamic": False, "mode": None}]
     with torch.no_grad():
         assert (fast(raw) - network(torch.from_numpy(raw))).abs().max() <= 1e-5
@@ -163,7 +163,7 @@ def test_compiler_is_asked(network, raw, monkeypatch):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # inductor imports torch.jit
 def test_compiled_network_is_right(raw, network, caplog):
     shape = network.input_shape_for((10, 9, 8))
-    fast = InferenceNetwork(network, "cpu", torch.float32, compile=True, check_shape=shape)
+    fast = InferenceNetwork(network, "cpu", torch.float32, backend="compiled", check_shape=shape)
     assert "is used" not in caplog.text
     with torch.no_grad():
         assert (fast(raw) - network(torch.from_numpy(raw))).abs().max() <= 1e-5

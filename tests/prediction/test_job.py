@@ -252,7 +252,7 @@ def test_plan_and_gaps_are_told_before_the_work(cell, configure, checkpoint, cap
         output_group=GROUP, num_workers=1, progress=False, tell=lines.append,
     )  # fmt: skip
 
-    assert lines[0].startswith("cell: 1 blocks of 20×20×20 voxels")
+    assert lines[0].startswith("cell: 1 block of 20×20×20 voxels")
     assert "1 chunks of" in caplog.text
     assert "the first at [30:62, 35:67, 37:69]" in caplog.text
 
@@ -312,6 +312,12 @@ def test_bad_input_is_refused_before_anything_is_written(cell, predict, grey_val
             predict(good, bad)
     with pytest.raises(ConfigError, match="block_size_voxels"):
         predict(entry_of(cell), block_size_voxels=[60, 60, 60])
+    with pytest.raises(
+        ConfigError, match=r"prediction\.input_size_voxels is \[110, 108, 108\]"
+    ):
+        predict(entry_of(cell), input_size_voxels=[110, 108, 108])
+    with pytest.raises(ConfigError, match=r"fp32 or bf16 with prediction\.backend=openvino"):
+        predict(entry_of(cell), backend="openvino", precision="fp16")
     with pytest.raises(DataError, match=r"prediction\.tiling=published"):
         predict(good, tiling="published", input_size_voxels=[40, 60, 60], output_size_voxels=[14, 18, 18])
     assert not (cell / "volumes/predictions").exists()
@@ -373,7 +379,7 @@ def test_what_the_mask_leaves_out_is_said(cell, configure, checkpoint):
         configure(block_size_voxels=[64, 64, 64]), [entry_of(cell, mask="volumes/mask")],
         checkpoint=checkpoint, output_group=GROUP, progress=False, tell=lines.append,
     )  # fmt: skip
-    assert "7 blocks lie outside the mask" in lines[0]
+    assert "7 blocks outside the mask" in lines[0]
 
 
 def test_preparing_writes_nothing(cell, configure, checkpoint):

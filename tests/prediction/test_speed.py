@@ -14,7 +14,7 @@ def test_the_speed_is_that_of_the_operations_that_were_done(network, monkeypatch
     monkeypatch.setattr(
         InferenceNetwork, "__call__", lambda self, raw: sizes.append(raw.shape) or call(self, raw)
     )
-    speed = measured_speed(network, torch.device("cpu"), "fp32", Coordinate(24, 24, 24))
+    speed = measured_speed(network, torch.device("cpu"), "fp32", "torch", Coordinate(24, 24, 24))
 
     from incasem.prediction.cost import NetworkCost
 
@@ -27,4 +27,4 @@ def test_without_the_memory_for_it_there_is_no_speed(network, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(InferenceNetwork, "__call__", __call__)
-    assert measured_speed(network, torch.device("cpu"), "fp32", Coordinate(24, 24, 24)) is None
+    assert measured_speed(network, torch.device("cpu"), "fp32", "torch", Coordinate(24, 24, 24)) is None
