@@ -6,35 +6,59 @@ the same data; it is counted by the voxels that it emits, so its empty shell doe
 """
 
 import argparse
+import importlib.util
 import json
 import resource
+import sys
 import tempfile
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from benchmarks.table import Row, as_markdown
 
+if TYPE_CHECKING:
+    from incasem.prediction import EntryPrediction
+    from incasem.prediction.plan import PredictionPlan
+
 ORIGIN = 1
 """The volume begins one voxel from the origin: the first published tile (context 47) then lies on the stride
 grid, and the two results can be compared there."""
+SCAN = "gunpowder Scan, float32"
+WAYS = {
+    "best arithmetic of this machine": {},
+    "float32": {"precision": "fp32"},
+    "OpenVINO": {"backend": "openvino"},
+}
 
 
-def main(size: int = 256, tiles: int = 1, precision: str = "auto", threads: int | None = None) -> list[Row]:
-    """Measure both and check that they agree where they can.
+def main(size: int = 256, tiles: int = 1, threads: int | None = None) -> list[Row]:
+    """Measure the baseline and ours, and check that they agree where they can.
 
     Args:
         size: side of our cube, voxels, at least 204.
         tiles: tiles of the baseline.
-        precision: setting of ours.
         threads: of torch in the baseline; None: all cores, which is what our worker uses.
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    ways = dict(WAYS)
+    if importlib.util.find_spec("openvino") is None:
+        del ways["OpenVINO"]
+        print(
+            "OpenVINO is not installed, and so not measured: pip install 'incasem[openvino]'", file=sys.stderr
+        )
     with tempfile.TemporaryDirectory() as directory:
-        return _measure(Path(directory), size, tiles, precision)
+        cell = _Cell(Path(directory), size, tiles)
+        rows = []
+        for name, settings in ways.items():
+            rows += cell.rows_of_way(name, settings)
+        return [*rows, cell.row_of_worker(), *cell.rows_of_plan()]
 
 
 class _Watch:
@@ -54,96 +78,147 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def _measure(directory: Path, size: int, tiles: int, precision: str) -> list[Row]:
-    from benchmarks.published_scan import OUTPUT, scan
-    from incasem.blockwise import Block
-    from incasem.config import DataEntry, load_prediction_config
-    from incasem.geometry import Roi
-    from incasem.networks import Unet, save_checkpoint
-    from incasem.prediction import Predictor, predict_entries
-    from incasem.prediction.outputs import OutputSet
-    from incasem.prediction.tiling import AlignedTiling
-    from incasem.prediction.worker import PredictionWorker
-    from incasem.volumes import create_volume, open_volume
+@dataclass
+class _Cell:
+    """Data, network and what was predicted of them."""
 
-    file = directory / "cell.zarr"
-    extent = (max(size, 204), max(size, 204), max(size, 204 + (tiles - 1) * OUTPUT))
-    raw = create_volume(
-        file / "volumes/raw", shape=extent, dtype=np.uint8, voxel_size=(5, 5, 5), offset_nm=(5 * ORIGIN,) * 3
-    )
-    rng = np.random.default_rng(0)
-    raw.write_voxels(raw.roi_voxels, rng.integers(0, 256, extent, dtype=np.uint8))
-    torch.manual_seed(0)
-    network = Unet()
-    save_checkpoint(directory / "model_checkpoint_1", network, None, {})
+    directory: Path
+    size: int
+    tiles: int
 
-    with _Watch() as plain:
-        scan(raw, network, tiles, directory / "published.zarr")
+    def __post_init__(self) -> None:
+        from benchmarks.published_scan import OUTPUT
+        from incasem.networks import Unet, save_checkpoint
+        from incasem.volumes import create_volume
 
-    entry = DataEntry(
-        "cell", file, (5.0, 5.0, 5.0), (ORIGIN,) * 3, (size,) * 3, "volumes/raw", file_as_given=file.name
-    )
-    settings = {"torch.device": "cpu", "precision": precision, "output_dtype": "float32"}
-    overrides = [f"prediction.{key}={json.dumps(value)}" for key, value in settings.items()]
-    config = load_prediction_config(None, [*overrides, f"directories.data={directory}"])
-    with _Watch() as ours:
-        (result,) = predict_entries(
-            config, [entry], checkpoint=directory / "model_checkpoint_1", output_group="prediction",
-            progress=False,
+        self.plans: list[PredictionPlan] = []
+        least = (204, 204, 204 + (self.tiles - 1) * OUTPUT)
+        extent = tuple(max(self.size, edge) for edge in least)
+        self.file, self.emitted = self.directory / "cell.zarr", self.tiles * OUTPUT**3
+        self.raw = create_volume(
+            self.file / "volumes/raw", shape=extent, dtype=np.uint8, voxel_size=(5, 5, 5),
+            offset_nm=(5 * ORIGIN,) * 3,
         )  # fmt: skip
+        rng = np.random.default_rng(0)
+        self.raw.write_voxels(self.raw.roi_voxels, rng.integers(0, 256, extent, dtype=np.uint8))
+        torch.manual_seed(0)
+        self.network = Unet()
+        self.checkpoint = self.directory / "model_checkpoint_1"
+        save_checkpoint(self.checkpoint, self.network, None, {})
 
-    first = Roi((ORIGIN + 47,) * 3, (OUTPUT,) * 3)
-    stored = open_volume(result.prob_maps[1]).read_voxels(first)
-    published = open_volume(directory / "published.zarr/prob_maps/class_1").read_voxels(first)
-    difference = float(np.abs(stored - published).max())
-    assert difference < 0.02, f"the two predictions disagree by {difference}"
+    @cached_property
+    def scan(self) -> _Watch:
+        """Time of the baseline."""
+        from benchmarks.published_scan import scan
 
-    plan = result.plan
-    block = Roi((ORIGIN,) * 3, [min(b, size) for b in plan.block_shape])
-    outputs = OutputSet(directory / "again.zarr", block, (5.0, 5.0, 5.0), 2, "float32")
-    worker = PredictionWorker(
-        model={}, checkpoint=directory / "model_checkpoint_1", devices=["cpu"], precision=precision,
-        tile_shape=plan.tile_shape, published=None, raw=open_volume(file / "volumes/raw"), mask=None,
-        outputs=outputs.open(), output_dtype="float32",
-    )  # fmt: skip
-    predict_block = worker()
-    with _Watch() as in_worker:
-        predict_block(Block(0, block, block))
-    predictor = Predictor(network, "cpu", precision, tiling=AlignedTiling(network, plan.tile_shape))
-    inputs = [tile.input_roi.shape for tile in predictor.tiling.tiles(block)]
-    values = [rng.random((1, 1, *shape), np.float32) * 2 - 1 for shape in inputs]
-    with _Watch() as bare:
-        for value in values:
-            predictor.network(value)
+        with _Watch() as watch:
+            scan(self.raw, self.network, self.tiles, self.directory / "published.zarr")
+        return watch
 
-    arithmetic = str(predictor.network.precision).removeprefix("torch.")
-    name = f"published U-Net, {size}³, {arithmetic}"
-    emitted = tiles * OUTPUT**3 / 1e6
-    tiles_of_old = "204³ → 110³"
-    return [
-        Row(
-            f"{name}, Zarr to Zarr, start-up included",
-            size**3 / 1e6 / ours.seconds, "Mvoxel/s", emitted / plain.seconds, "gunpowder Scan, float32",
-        ),
-        Row(
-            f"{name}, the same by CPU time",
-            size**3 / 1e6 / ours.cpu_seconds, "Mvoxel/CPU-s", emitted / plain.cpu_seconds,
-            "gunpowder Scan, float32",
-        ),
-        Row(
+    def predict(self, name: str, settings: dict[str, str]) -> tuple["EntryPrediction", _Watch]:
+        """Predict the cube as `incasem predict` does; probabilities in float32, to be compared."""
+        from incasem.config import DataEntry, load_prediction_config
+        from incasem.prediction import predict_entries
+
+        entry = DataEntry(
+            "cell", self.file, (5.0, 5.0, 5.0), (ORIGIN,) * 3, (self.size,) * 3, "volumes/raw",
+            file_as_given=self.file.name,
+        )  # fmt: skip
+        settings = {"torch.device": "cpu", "output_dtype": "float32", **settings}
+        overrides = [f"prediction.{key}={json.dumps(value)}" for key, value in settings.items()]
+        config = load_prediction_config(None, [*overrides, f"directories.data={self.directory}"])
+        with _Watch() as watch:
+            (result,) = predict_entries(
+                config,
+                [entry],
+                checkpoint=self.checkpoint,
+                output_group=name.replace(" ", "_"),
+                progress=False,
+            )
+        self.plan = result.plan
+        return result, watch
+
+    def rows_of_way(self, name: str, settings: dict[str, str]) -> list[Row]:
+        """Return speed by both clocks, and the largest difference of a probability from the baseline."""
+        from benchmarks.published_scan import OUTPUT
+        from incasem.geometry import Roi
+        from incasem.volumes import open_volume
+
+        scan, (result, ours) = self.scan, self.predict(name, settings)
+        first = Roi((ORIGIN + 47,) * 3, (OUTPUT,) * 3)
+        stored = open_volume(result.prob_maps[1]).read_voxels(first)
+        published = open_volume(self.directory / "published.zarr/prob_maps/class_1").read_voxels(first)
+        difference = float(np.abs(stored - published).max())
+        assert difference < 0.02, f"the two predictions disagree by {difference}"
+        voxels, emitted = self.size**3 / 1e6, self.emitted / 1e6
+        what = f"published U-Net, {self.size}³, {name}"
+        return [
+            Row(
+                f"{what}, Zarr to Zarr, start-up included",
+                voxels / ours.seconds, "Mvoxel/s", emitted / scan.seconds, SCAN,
+            ),
+            Row(
+                f"{what}, by CPU time",
+                voxels / ours.cpu_seconds, "Mvoxel/CPU-s", emitted / scan.cpu_seconds, SCAN,
+            ),
+            Row(f"{what}, largest difference of a probability", difference, ""),
+        ]  # fmt: skip
+
+    def row_of_worker(self) -> Row:
+        """Return what a block costs in a worker, against the network alone on data in memory."""
+        from incasem.blockwise import Block
+        from incasem.geometry import Roi
+        from incasem.prediction import Predictor
+        from incasem.prediction.outputs import OutputSet
+        from incasem.prediction.tiling import AlignedTiling
+        from incasem.prediction.worker import PredictionWorker
+
+        plan = self.plans[0]
+        block = Roi((ORIGIN,) * 3, [min(b, self.size) for b in plan.block_shape])
+        outputs = OutputSet(self.directory / "again.zarr", block, (5.0, 5.0, 5.0), 2, "float32")
+        worker = PredictionWorker(
+            model={}, checkpoint=self.checkpoint, devices=["cpu"], precision="auto",
+            tile_shape=plan.tile_shape, published=None, raw=self.raw, mask=None,
+            outputs=outputs.open(), output_dtype="float32",
+        )  # fmt: skip
+        predict_block = worker()
+        with _Watch() as in_worker:
+            predict_block(Block(0, block, block))
+        tiling = AlignedTiling(self.network, plan.tile_shape)
+        predictor = Predictor(self.network, "cpu", tiling=tiling)
+        rng = np.random.default_rng(0)
+        inputs = [tile.input_roi.shape for tile in tiling.tiles(block)]
+        values = [rng.random((1, 1, *shape), np.float32) * 2 - 1 for shape in inputs]
+        with _Watch() as bare:
+            for value in values:
+                predictor.network(value)
+        return Row(
             f"one block of {'×'.join(map(str, block.shape))} in a worker, CPU time",
             in_worker.cpu_seconds, "s", bare.cpu_seconds, "the network alone, in memory", True,
-        ),
-        Row("largest difference of a probability from float32", difference, ""),
-        Row("FLOP overhead of the planned blocks", plan.flop_overhead, "×", 2.28, tiles_of_old, True),
-        Row("read overhead of the planned blocks", plan.read_overhead, "×", 6.38, tiles_of_old, True),
-    ]  # fmt: skip
+        )  # fmt: skip
+
+    def rows_of_plan(self) -> list[Row]:
+        """Return what the plan adds to the least work, and what the default outputs take."""
+        from incasem.geometry import Roi
+        from incasem.prediction.outputs import OutputSet
+
+        plan, tiles_of_old = self.plans[0], "204³ → 110³"
+        roi = Roi((0, 0, 0), (self.size,) * 3)
+        outputs = OutputSet(self.directory / "sizes.zarr", roi, (5.0, 5.0, 5.0), 2, "uint8")
+        stored = sum(volume.dtype.itemsize for volume in outputs.open().values())
+        return [
+            Row("FLOP overhead of the planned blocks", plan.flop_overhead, "×", 2.28, tiles_of_old, True),
+            Row("read overhead of the planned blocks", plan.read_overhead, "×", 6.38, tiles_of_old, True),
+            Row(
+                "outputs of two classes", stored, "bytes/voxel", 12,
+                "published: uint32 classes, float32 probabilities", True,
+            ),
+        ]  # fmt: skip
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=256, help="side of our cube, voxels (default 256)")
     parser.add_argument("--tiles", type=int, default=1, help="tiles of the baseline (default 1)")
-    parser.add_argument("--precision", default="auto", help="of ours: auto, fp32, bf16 (default auto)")
     options = parser.parse_args()
-    print(as_markdown(main(options.size, options.tiles, options.precision)))
+    print(as_markdown(main(options.size, options.tiles)))

@@ -312,9 +312,7 @@ def test_bad_input_is_refused_before_anything_is_written(cell, predict, grey_val
             predict(good, bad)
     with pytest.raises(ConfigError, match="block_size_voxels"):
         predict(entry_of(cell), block_size_voxels=[60, 60, 60])
-    with pytest.raises(
-        ConfigError, match=r"prediction\.input_size_voxels is \[110, 108, 108\]"
-    ):
+    with pytest.raises(ConfigError, match=r"prediction\.input_size_voxels is \[110, 108, 108\]"):
         predict(entry_of(cell), input_size_voxels=[110, 108, 108])
     with pytest.raises(ConfigError, match=r"fp32 or bf16 with prediction\.backend=openvino"):
         predict(entry_of(cell), backend="openvino", precision="fp16")
