@@ -166,7 +166,7 @@ class _Cell:
 
     def row_of_worker(self) -> Row:
         """Return what a block costs in a worker, against the network alone on data in memory."""
-        from incasem.blockwise import Block
+        from incasem.blockwise import Grid
         from incasem.geometry import Roi
         from incasem.prediction import Predictor
         from incasem.prediction.outputs import OutputSet
@@ -183,7 +183,7 @@ class _Cell:
         )  # fmt: skip
         predict_block = worker()
         with _Watch() as in_worker:
-            predict_block(Block(0, block, block))
+            predict_block(Grid(block, block.shape).block(0))
         tiling = AlignedTiling(self.network, plan.tile_shape)
         predictor = Predictor(self.network, "cpu", tiling=tiling)
         rng = np.random.default_rng(0)

@@ -20,49 +20,35 @@ from incasem.geometry import Coordinate, Roi, format_roi
 
 __all__ = ["Block", "Grid", "default_block_shape"]
 
+_NO_CONTEXT = Coordinate(0, 0, 0)
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True)
 class Block:
     """One unit of work.
 
+    Its regions are worked out when they are asked for: that costs more than handing out a block.
+
     Attributes:
         index: position in the grid, counted in C order (the last axis runs fastest).
-        write_roi: what the block produces, clipped to the grid's total ROI (voxels).
-        read_roi: ``write_roi`` grown by the grid's context on every side (voxels). It is *not* clipped: it
-            may reach beyond the volume, and the stage decides what stands there.
+        grid: where it belongs.
     """
 
     index: int
-    write_roi: Roi
-    read_roi: Roi
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Block):
-            return NotImplemented
-        mine, theirs = ((b.index, b.write_roi, b.read_roi) for b in (self, other))
-        return mine == theirs
-
-    def __hash__(self) -> int:
-        return self.index
-
-
-class _GridBlock(Block):
-    """A block that works out its regions when they are asked for: they cost more than handing out a block."""
-
-    def __init__(self, index: int, grid: "Grid") -> None:
-        object.__setattr__(self, "index", index)
-        object.__setattr__(self, "_grid", grid)
-
-    def __reduce__(self) -> tuple[type[Block], tuple[int, Roi, Roi]]:
-        return Block, (self.index, self.write_roi, self.read_roi)
+    grid: "Grid"
 
     @cached_property
     def write_roi(self) -> Roi:
-        return self._grid.write_roi(self.index)  # type: ignore[attr-defined]
+        """What the block produces, clipped to the grid's total ROI (voxels)."""
+        return self.grid.write_roi(self.index)
 
     @cached_property
     def read_roi(self) -> Roi:
-        context = self._grid.context  # type: ignore[attr-defined]
+        """`write_roi` grown by the grid's context on every side (voxels).
+
+        It is *not* clipped: it may reach beyond the volume, and the stage decides what stands there.
+        """
+        context = self.grid.context
         return self.write_roi.grow(context, context) if any(context) else self.write_roi
 
 
@@ -82,7 +68,7 @@ class Grid:
 
     total_roi: Roi
     block_shape: Coordinate
-    context: Coordinate
+    context: Coordinate = _NO_CONTEXT
 
     def __post_init__(self) -> None:
         """Check the shapes, and turn plain sequences into coordinates."""
@@ -125,7 +111,7 @@ class Grid:
         """
         if not 0 <= index < self._blocks:
             raise IndexError(f"block {index} of a grid of {self._blocks} blocks")
-        return _GridBlock(index, self)
+        return Block(index, self)
 
     def write_roi(self, index: int) -> Roi:
         """Return what the block with this index produces, clipped to the grid's total ROI (voxels)."""

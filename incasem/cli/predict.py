@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from incasem.cli.arguments import database_file, make_parser, path_argument, split_settings, split_with, tell
+from incasem.cli.arguments import add_database, database_file, make_run_parser, parse_run, tell
 
 TRAININGS_FILE = "../02_train/trainings_db.json"
 PREDICTIONS_FILE = "predictions_db.json"
@@ -10,30 +10,21 @@ PREDICTIONS_FILE = "predictions_db.json"
 
 def predict(program: str, arguments: Sequence[str]) -> None:
     """Parse the published flags and predict."""
-    words, settings = split_with(arguments)
-    parser = make_parser(
+    parser = make_run_parser(
         program,
-        "Segment the regions of a data configuration, block by block, with the network of a training run. "
-        "Settings follow after `with`: a YAML file, then single settings such as prediction.data=cell.json.",
+        "Segment the regions of a data configuration, block by block, with the network of a training run.",
+        usage="--run_id ID [options] with config_prediction.yaml [prediction.data=cell.json ...]",
+        name="prediction",
     )
-    parser.usage = f"{program} --run_id ID [options] with config_prediction.yaml [setting=value ...]"
-    parser.add_argument("-n", "--name", default="prediction", help="name of the run in the run store")
     parser.add_argument("-r", "--run_id", type=int, required=True, help="training run that made the network")
     parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16", "fp16"),
-        help="arithmetic of the network; short for prediction.precision=…, over which it wins",
+        help="arithmetic of the network; wins over prediction.precision (default: what that says)",
     )
-    for flag, default in (
-        ("--mongodb_training", TRAININGS_FILE),
-        ("--mongodb_predictions", PREDICTIONS_FILE),
-    ):
-        parser.add_argument(
-            flag, type=path_argument, default=None, metavar="FILE",
-            help=f"where these runs are recorded (JSON: url, db_name); default: {default}, if there",
-        )  # fmt: skip
-    options = parser.parse_args(words)
-    settings_file, overrides = split_settings(settings)
+    add_database(parser, "--mongodb_training", TRAININGS_FILE, "trainings")
+    add_database(parser, "--mongodb_predictions", PREDICTIONS_FILE, "predictions")
+    options, settings_file, overrides = parse_run(parser, arguments)
     if options.precision is not None:
         overrides.append(f"prediction.precision={options.precision}")
 

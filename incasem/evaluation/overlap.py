@@ -83,7 +83,7 @@ def score_volume(
     region = prediction.roi_voxels if roi_voxels is None else roi_voxels
     if block_shape is None:
         block_shape = [max(_BLOCK_VOXELS, unit) for unit in prediction.write_shape]
-    grid = Grid(region, Coordinate(block_shape), Coordinate(0, 0, 0))
+    grid = Grid(region, Coordinate(block_shape))
 
     def score(roi: Roi) -> OverlapAccumulator:
         counts = OverlapAccumulator(num_classes)

@@ -275,7 +275,7 @@ def _create(options: ConvertOptions, plan: _Plan) -> Volume:
 def _job(output: Volume, block_shape: Coordinate, worker: BlockFunction, identity: dict[str, Any]) -> Job:
     return Job(
         name=JOB,
-        grid=Grid(output.roi_voxels, block_shape, Coordinate(0, 0, 0)),
+        grid=Grid(output.roi_voxels, block_shape),
         start_worker=partial(_hand_over, worker),
         identity=identity,
         state_dir=state_dir(output),

@@ -166,7 +166,7 @@ class Equalization:
         """Return the job of the first pass."""
         return Job(
             name=COUNT_JOB,
-            grid=Grid(self.source.roi_voxels, Coordinate(self.tiling.block_shape), Coordinate(0, 0, 0)),
+            grid=Grid(self.source.roi_voxels, Coordinate(self.tiling.block_shape)),
             start_worker=partial(_start_counting, self.source, self.counts(), self.tiling),
             identity={
                 "source": self.source.fingerprint(),
@@ -203,7 +203,7 @@ def prepare_equalization(options: EqualizeOptions, block_shape: Sequence[int] | 
     tiling = _Tiling(tuple(source.shape), tuple(int(b) for b in counting), settings)
     job = Job(
         name=JOB,
-        grid=Grid(output.roi_voxels, Coordinate(writing), Coordinate(0, 0, 0)),
+        grid=Grid(output.roi_voxels, Coordinate(writing)),
         start_worker=partial(_start_equalizing, source, output, tiling),
         identity={
             "source": source.fingerprint(),

@@ -199,7 +199,7 @@ def _prepare(options: ExportOptions, source: Volume) -> tuple[Job, ImageFolder]:
     block_shape = Coordinate(depth, *ceil_to_multiple(source.shape[1:], source.chunk_shape[1:]))
     job = Job(
         name=JOB,
-        grid=Grid(source.roi_voxels, block_shape, Coordinate(0, 0, 0)),
+        grid=Grid(source.roi_voxels, block_shape),
         start_worker=partial(_start, source, output, as_labels, SLAB_BYTES),
         identity={"source": source.fingerprint(), "values": "labels" if as_labels else "grey"},
         state_dir=output.path / STATE / "job",

@@ -223,7 +223,7 @@ def prepare_mask(options: MaskOptions, block_shape: Sequence[int] | None = None)
         chunk_shape=options.chunk_shape,
     )
     block = block_shape or default_block_shape(output.write_shape, volume_shape=output.shape)
-    grid = Grid(output.roi_voxels, Coordinate(block), Coordinate(0, 0, 0))
+    grid = Grid(output.roi_voxels, Coordinate(block))
     return MaskStage(options, source, output, grid)
 
 

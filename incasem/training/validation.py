@@ -107,7 +107,7 @@ class Validator:
         loss = semantic.RegionLoss(num_classes, settings.weight, clip, settings.dice_weight)
         middle = _MiddleSection(dataset.roi)
         kept = self._snapshot(dataset, iteration) if snapshot else None
-        for block in Grid(dataset.roi, self._block_shape(), Coordinate(0, 0, 0)).blocks():
+        for block in Grid(dataset.roi, self._block_shape()).blocks():
             roi = block.write_roi
             logits_CZYX = predictor.logits(dataset.raw, roi)
             classes_ZYX = dataset.truth.classes(roi)

@@ -44,9 +44,10 @@ def test_a_block_of_whole_chunks_shares_no_chunk(begin, shape, chunk, chunks_per
 
 def test_a_volume_smaller_than_a_block_is_one_clipped_block():
     grid = Grid(Roi((5, 6, 7), (3, 1, 2)), Coordinate((64, 64, 64)), Coordinate((2, 2, 2)))
-    assert list(grid.blocks()) == [
-        Block(0, Roi((5, 6, 7), (3, 1, 2)), Roi((3, 4, 5), (7, 5, 6))),
-    ]
+    (block,) = grid.blocks()
+    assert block == Block(0, grid)
+    assert block.write_roi == Roi((5, 6, 7), (3, 1, 2))
+    assert block.read_roi == Roi((3, 4, 5), (7, 5, 6))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from incasem.blockwise import Grid, StagedFunction
 from incasem.blockwise._lanes import work_in_lanes
 from incasem.geometry import Coordinate, Roi
 
-GRID = Grid(Roi((0, 0, 0), (12, 1, 1)), Coordinate(1, 1, 1), Coordinate(0, 0, 0))
+GRID = Grid(Roi((0, 0, 0), (12, 1, 1)), Coordinate(1, 1, 1))
 
 
 class Recorded(StagedFunction):

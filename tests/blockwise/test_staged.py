@@ -29,7 +29,7 @@ from tests.blockwise.filled import result, undisturbed
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 ROI = Roi((2, 0, -3), (24, 6, 7))
-GRID = Grid(ROI, Coordinate(4, 3, 4), Coordinate(0, 0, 0))  # 6 × 2 × 2 blocks
+GRID = Grid(ROI, Coordinate(4, 3, 4))  # 6 × 2 × 2 blocks
 
 
 @dataclass(frozen=True)

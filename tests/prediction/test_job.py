@@ -277,7 +277,7 @@ def test_the_published_tiling_leaves_the_shell_empty(tmp_path, grey_values, chec
         published=PublishedSizes(roi, Coordinate(size), network.output_shape(size)),
         raw=open_volume(tmp_path / "cell.zarr/volumes/raw"),
     )  # fmt: skip
-    grid = Grid(roi, Coordinate(64, 64, 64), Coordinate(0, 0, 0))
+    grid = Grid(roi, Coordinate(64, 64, 64))
     run_in_process(Job("predict", grid, worker, identity={}, state_dir=tmp_path / "state"))
 
     total = sum(read(tmp_path / f"cell.zarr/prediction/prob_maps/class_{c}") for c in range(2))

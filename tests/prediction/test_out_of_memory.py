@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from incasem.blockwise import Block, Grid, Job, run_job
+from incasem.blockwise import Grid, Job, run_job
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import InferenceNetwork, save_checkpoint
 from incasem.prediction import AlignedTiling, Predictor, PublishedTiling
@@ -126,7 +126,7 @@ class WithLessMemory:
     def __call__(self):
         torch.set_num_threads(1)
         function = self.worker()
-        small = Block(0, Roi((0, 0, 0), (4, 4, 4)), Roi((0, 0, 0), (4, 4, 4)))
+        small = Grid(Roi((0, 0, 0), (4, 4, 4)), Coordinate(4, 4, 4)).block(0)
         function.compute(small, function.read(small))  # starts the threads, whose stacks take memory as well
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
@@ -151,7 +151,7 @@ def job(tmp_path, make_network, small_model):
             precision="fp32", tile_shape=Coordinate(128, 128, 128), published=None, raw=raw, mask=None,
             outputs=outputs.open(), output_dtype="uint8",
         )  # fmt: skip
-        grid = Grid(raw.roi_voxels, Coordinate(128, 128, 128), Coordinate(0, 0, 0))
+        grid = Grid(raw.roi_voxels, Coordinate(128, 128, 128))
         return Job("predict", grid, WithLessMemory(worker, more_bytes), {}, tmp_path / "state")
 
     return make

@@ -61,7 +61,7 @@ def with_outputs(worker, folder, roi=ROI):
 
 
 def job_of(worker, folder, roi=ROI, block=(64, 64, 64)):
-    grid = Grid(roi, Coordinate(block), Coordinate(0, 0, 0))
+    grid = Grid(roi, Coordinate(block))
     return Job("predict", grid, worker, {}, folder / "state")
 
 
