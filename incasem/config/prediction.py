@@ -80,7 +80,7 @@ class Prediction(NetworkSizes):
     backend: Literal["torch", "compiled", "openvino"] = "torch"
     """What runs the network: torch, what `torch.compile` makes of it, or OpenVINO (an extra)."""
     output_dtype: Literal["uint8", "float32"] = "uint8"
-    """Of the probabilities; uint8 holds round(255 p)."""
+    """Of the probabilities: uint8 holds round(255 p) of the foreground, float32 all classes as published."""
     tiling: Literal["aligned", "published"] = "aligned"
     block_size_voxels: OptionalPositiveTriple = None
     """Voxels written at a time; None: what the planner finds fastest."""

@@ -50,7 +50,7 @@ class EntryPrediction:
         roi_voxels: what was predicted, absolute voxels.
         folder: holds the arrays.
         segmentation: path of the class of each voxel.
-        prob_maps: paths of the probabilities of class 0, 1, ….
+        prob_maps: paths of the probabilities, see `stored_classes`.
         plan: blocks and their cost.
         report: blocks done, skipped and resumed, time.
     """

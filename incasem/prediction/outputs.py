@@ -3,7 +3,7 @@
 ```
 <container>/volumes/predictions/train_%04d/predict_%04d/
     segmentation        class of each voxel
-    prob_maps/class_0 … class_C-1
+    prob_maps/class_1 … class_C-1, and class_0 where probabilities are float32
 ```
 
 The container is that of the entry, as published. Only Zarr takes several writers, so predictions of HDF5
@@ -22,6 +22,7 @@ import numpy as np
 from incasem.config import DataEntry, PredictionConfig
 from incasem.errors import DataError
 from incasem.geometry import Coordinate, Roi
+from incasem.tasks.semantic import Probability, stored_classes
 from incasem.volumes import Volume, create_volume, exists, split_path
 
 SEGMENTATION = "segmentation"
@@ -87,12 +88,13 @@ class OutputSet:
     roi_voxels: Roi
     voxel_size: tuple[float, float, float]
     num_classes: int
-    probability_type: str
+    probability_type: Probability
 
     @property
     def names(self) -> list[str]:
         """Names of the arrays; the segmentation, which holds the job's state, is made last."""
-        return [*(f"prob_maps/class_{c}" for c in range(self.num_classes)), SEGMENTATION]
+        stored = stored_classes(self.num_classes, self.probability_type)
+        return [*(f"prob_maps/class_{c}" for c in stored), SEGMENTATION]
 
     @property
     def chunk_shape(self) -> Coordinate:

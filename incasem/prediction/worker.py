@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,10 +30,9 @@ from incasem.prediction.predictor import Predictor, RawRegion
 from incasem.prediction.symmetries import Views
 from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
 from incasem.prediction.uploads import new_stream
-from incasem.tasks.semantic import decode
+from incasem.tasks.semantic import Probability, decode
 from incasem.volumes import Volume
 
-OutputType = Literal["uint8", "float32"]
 BLOCKS_IN_FLIGHT = {"cpu": 2, "cuda": 3}
 """By kind of device. A GPU has a block to compute while another is decoded and written, and a third read."""
 
@@ -91,7 +90,7 @@ class PredictionWorker:
     raw: Volume
     mask: Volume | None
     outputs: Mapping[str, Volume]
-    output_dtype: OutputType
+    output_dtype: Probability
     tta: Views = "none"
     backend: Backend = "torch"
 

@@ -115,12 +115,8 @@ def test_train_predict_export(home):
     segmentation = open_volume(file / group / "segmentation")
     assert list(segmentation.roi_voxels.offset) == VALIDATE["offset"]
     assert list(segmentation.roi_voxels.shape) == VALIDATE["shape"]
-    probabilities = [
-        open_volume(file / group / f"prob_maps/class_{c}").read(segmentation.roi) for c in (0, 1)
-    ]
-    total = probabilities[0].astype(int) + probabilities[1]
-    assert total.min() >= 254, "a voxel that was never written would be 0 in both classes"
-    assert total.max() <= 256
+    probability = open_volume(file / group / "prob_maps/class_1").read(segmentation.roi)
+    assert probability.min() > 0, "a voxel that was never written would be 0"
 
     home.must(
         "python 20_convert_zarr_to_image_sequence.py --filename ~/incasem/data/my_new_data.zarr "

@@ -128,7 +128,7 @@ def test_a_killed_prediction_continues_under_its_number(cell):
     assert not (killed / ".incasem").exists(), "marks are removed when all is done"
     run(*words)
     undisturbed = group / "predict_0003"
-    for name in ("segmentation", "prob_maps/class_0", "prob_maps/class_1"):
+    for name in ("segmentation", "prob_maps/class_1"):
         assert files(killed / name) == files(undisturbed / name)
 
 

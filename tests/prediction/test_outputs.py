@@ -43,7 +43,7 @@ def test_the_published_place_is_stored_and_read_by_others(outputs):
     outputs.open()
     stored = zarr.open(str(outputs.folder), mode="r")
 
-    for name in ("segmentation", "prob_maps/class_0", "prob_maps/class_1", "prob_maps/class_2"):
+    for name in ("segmentation", "prob_maps/class_1", "prob_maps/class_2"):
         array = stored[name]
         assert array.shape == (70, 20, 65)
         assert array.dtype == np.uint8
@@ -67,6 +67,12 @@ def test_a_torn_set_is_completed_only_before_the_work_began(outputs):
         path.unlink()
     with pytest.raises(DataError, match="lacks prob_maps/class_1"):
         outputs.check()
+
+
+def test_two_classes_take_two_bytes_and_as_published_twelve_less_three():
+    place = (Path("cell.zarr"), Roi((0, 0, 0), (2, 2, 2)), (5, 5, 5), 2)
+    assert OutputSet(*place, "uint8").bytes_per_voxel == 2
+    assert OutputSet(*place, "float32").bytes_per_voxel == 9
 
 
 def test_many_classes_need_two_bytes(tmp_path):
@@ -105,4 +111,4 @@ def test_zarr_v3_gets_chunks_in_shards_which_one_writer_owns(sharded, shape, sha
 
 
 def test_all_arrays_of_a_voxel_are_counted(outputs):
-    assert outputs.bytes_per_voxel == 4
+    assert outputs.bytes_per_voxel == 3

@@ -85,7 +85,9 @@ def test_decoding_gives_classes_and_probabilities():
         assert decoded[f"prob_maps/class_{c}"].dtype == np.float32
         np.testing.assert_allclose(decoded[f"prob_maps/class_{c}"], probabilities[c], atol=1e-6)
     small = semantic.decode(torch.from_numpy(logits), "uint8")
-    for c in range(3):
+    assert list(small) == ["segmentation", "prob_maps/class_1", "prob_maps/class_2"]
+    np.testing.assert_array_equal(small["segmentation"], decoded["segmentation"])
+    for c in (1, 2):
         assert small[f"prob_maps/class_{c}"].dtype == np.uint8
         assert np.abs(small[f"prob_maps/class_{c}"] - 255 * probabilities[c]).max() <= 0.5 + 1e-4
 
@@ -93,8 +95,16 @@ def test_decoding_gives_classes_and_probabilities():
 def test_of_equal_logits_the_lower_class_wins_and_large_ones_do_not_overflow():
     logits = np.array([5.0, 7.0, 7.0, 1e4], np.float32).reshape(4, 1, 1, 1)[:3]
     assert semantic.decode(logits)["segmentation"].item() == 1
-    huge = np.array([1e4, -1e4], np.float32).reshape(2, 1, 1, 1)
-    assert semantic.decode(huge)["prob_maps/class_0"].item() == 255
+    huge = np.array([-1e4, 1e4], np.float32).reshape(2, 1, 1, 1)
+    assert semantic.decode(huge)["prob_maps/class_1"].item() == 255
+
+
+def test_more_classes_than_a_byte_can_name():
+    logits = np.zeros((300, 1, 1, 1), np.float32)
+    logits[299] = 1
+    decoded = semantic.decode(logits)
+    assert decoded["segmentation"].dtype == np.uint16
+    assert decoded["segmentation"].item() == 299
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
