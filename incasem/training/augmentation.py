@@ -1,14 +1,21 @@
 """gunpowder nodes that change a sample: geometry, intensity, class balance, range of the raw data."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
-from incasem.config.training import Augmentation, Intensity
+from incasem.config.augmentation import Augmentation, Intensity
 from incasem.geometry import Coordinate, Roi
 from incasem.tasks import semantic
+from incasem.training import intensity, occlusion, section_defects
 from incasem.training._gunpowder import gp
 from incasem.training.deformation import Deformation, draw_deformation
 from incasem.training.resampling import nearest_voxels, resample_linear, scale_and_clip
+
+# Numbers of the nodes' generators: 0 location, 1 geometry, 2 intensity, then the optional kinds.
+FIRST_OPTIONAL_NODE = 3
 
 
 def node_generator(request: "gp.BatchRequest", node: int) -> np.random.Generator:
@@ -17,7 +24,9 @@ def node_generator(request: "gp.BatchRequest", node: int) -> np.random.Generator
 
 
 class ResampleAugment(gp.BatchFilter):
-    """Flips, transposes, elastic deformation, rotation and shifted sections in one pass; see `deformation`.
+    """Flips, transposes, elastic deformation, rotation, scaling, shifted sections in one pass.
+
+    See `deformation`.
 
     Raw data (``interpolatable`` in the spec) come out as float32 in [0, 1], trilinear; every other array
     keeps its type and takes the nearest voxel. ``block`` stands for the place of the undeformed output: it
@@ -26,8 +35,14 @@ class ResampleAugment(gp.BatchFilter):
     Upstream is asked for the bounding box of the voxels needed.
     """
 
-    def __init__(self, settings: Augmentation, block: "gp.ArrayKey") -> None:
+    def __init__(
+        self,
+        settings: Augmentation,
+        block: "gp.ArrayKey",
+        voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
         self._settings = settings
+        self._voxel_size = voxel_size
         self._block = block
         self._total = Roi((0, 0, 0), (1, 1, 1))
         self._deformation: Deformation | None = None
@@ -36,7 +51,7 @@ class ResampleAugment(gp.BatchFilter):
         """Draw the geometry and turn the request into that of the source."""
         self._total = request.get_total_roi()
         rng = node_generator(request, 1)
-        deformation = draw_deformation(Coordinate(self._total.shape), self._settings, rng)
+        deformation = draw_deformation(Coordinate(self._total.shape), self._settings, rng, self._voxel_size)
         for key, spec in request.items():
             if spec.roi is None:
                 continue
@@ -90,6 +105,47 @@ class IntensityAugment(gp.BatchFilter):
         scale = rng.uniform(1 - self._settings.scale, 1 + self._settings.scale)
         shift = rng.uniform(-self._settings.shift, self._settings.shift)
         scale_and_clip(data, scale, float(data.mean()) * (1 - scale) + shift, 0.0, 1.0)
+
+
+class RawAugment(gp.BatchFilter):
+    """Changes raw data (float32 in [0, 1]) by a function ``change(raw_ZYX, rng=…)``, in place."""
+
+    def __init__(self, raw: "gp.ArrayKey", change: Callable[..., None], node: int) -> None:
+        self._raw = raw
+        self._change = change
+        self._node = node
+
+    def process(self, batch: "gp.Batch", request: "gp.BatchRequest") -> None:
+        """Change the raw data."""
+        self._change(batch.arrays[self._raw].data, rng=node_generator(request, self._node))
+
+
+def optional_nodes(raw: "gp.ArrayKey", settings: Augmentation) -> list[RawAugment]:
+    """Return a node for each optional kind that changes grey values and is on, as images come about.
+
+    First what specimen and detector do (gamma, contrast, faint sections), then focus, then noise, then what
+    is lost. Labels are never touched.
+    """
+    s = settings
+    noisy = s.noise.probability + s.shot_noise.probability
+    kinds: list[tuple[float, Callable[..., None]]] = [
+        (s.gamma.probability, partial(intensity.bend, settings=s.gamma)),
+        (s.contrast.probability, partial(intensity.stretch, settings=s.contrast)),
+        (
+            s.low_contrast_sections.probability,
+            partial(section_defects.fade, settings=s.low_contrast_sections),
+        ),
+        (s.blur.probability, partial(intensity.blur, settings=s.blur)),
+        (noisy, partial(intensity.add_noise, gaussian=s.noise, shot=s.shot_noise)),
+        (s.missing_sections.probability, partial(section_defects.lose, settings=s.missing_sections)),
+        (s.cutout.probability, partial(occlusion.cut_out, settings=s.cutout)),
+    ]
+    # Numbered by kind, not by place: what one draws does not depend on which others are on.
+    return [
+        RawAugment(raw, change, FIRST_OPTIONAL_NODE + number)
+        for number, (probability, change) in enumerate(kinds)
+        if probability > 0
+    ]
 
 
 class ToNetworkRange(gp.BatchFilter):

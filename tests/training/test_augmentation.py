@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incasem.config.training import Augmentation, Elastic, Intensity
+from incasem.config.augmentation import Augmentation, Elastic, Intensity
 from incasem.geometry import Coordinate, Roi
 from incasem.tasks import semantic
 from incasem.training._gunpowder import gp
