@@ -108,16 +108,22 @@ class IntensityAugment(gp.BatchFilter):
 
 
 class RawAugment(gp.BatchFilter):
-    """Changes raw data (float32 in [0, 1]) by a function ``change(raw_ZYX, rng=…)``, in place."""
+    """Changes raw data (float32 in [0, 1]) by a function ``change(raw_ZYX, rng=…)``, in place.
+
+    The request goes upstream as it came. gunpowder's own filters hand on copies, each with another seed; that
+    way a sample would lie elsewhere and be deformed otherwise as soon as an optional node is in the pipeline.
+    """
 
     def __init__(self, raw: "gp.ArrayKey", change: Callable[..., None], node: int) -> None:
         self._raw = raw
         self._change = change
         self._node = node
 
-    def process(self, batch: "gp.Batch", request: "gp.BatchRequest") -> None:
-        """Change the raw data."""
+    def request_batch(self, request: "gp.BatchRequest") -> "gp.Batch":
+        """Return the batch from upstream with its raw data changed."""
+        batch = self.get_upstream_provider().request_batch(request)
         self._change(batch.arrays[self._raw].data, rng=node_generator(request, self._node))
+        return batch
 
 
 def optional_nodes(raw: "gp.ArrayKey", settings: Augmentation) -> list[RawAugment]:
