@@ -203,6 +203,8 @@ class Cutout(Section):
 class Augmentation(Section):
     """The published kinds are switched off with `none`, the others by their probability."""
 
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where geometry is resampled; gpu: that of `torch.device`, used by every process that makes samples."""
     elastic: Elastic | None = Elastic()
     intensity: Intensity | None = Intensity()
     simple: Simple | None = Simple()

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from incasem.config.augmentation import Augmentation, Intensity
 from incasem.geometry import Coordinate, Roi
 from incasem.tasks import semantic
-from incasem.training import intensity, occlusion, section_defects
+from incasem.training import intensity, occlusion, resampling_torch, section_defects
 from incasem.training._gunpowder import gp
 from incasem.training.deformation import Deformation, draw_deformation
 from incasem.training.resampling import nearest_voxels, resample_linear, scale_and_clip
@@ -33,6 +34,12 @@ class ResampleAugment(gp.BatchFilter):
     is only flipped and transposed.
 
     Upstream is asked for the bounding box of the voxels needed.
+
+    Args:
+        settings: `training.augmentation`.
+        block: the array that stands for the place.
+        voxel_size: nm; for `rotation`.
+        device: where torch resamples; None: `resampling` does, on the processor.
     """
 
     def __init__(
@@ -40,7 +47,12 @@ class ResampleAugment(gp.BatchFilter):
         settings: Augmentation,
         block: "gp.ArrayKey",
         voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+        device: torch.device | None = None,
     ) -> None:
+        self._linear, self._nearest = resample_linear, nearest_voxels
+        if device is not None:
+            self._linear = partial(resampling_torch.resample_linear, device=device)
+            self._nearest = partial(resampling_torch.nearest_voxels, device=device)
         self._settings = settings
         self._voxel_size = voxel_size
         self._block = block
@@ -80,12 +92,12 @@ class ResampleAugment(gp.BatchFilter):
                 array.data = np.broadcast_to(array.data.flat[0], tuple(wanted.shape))
             elif self.spec[key].interpolatable:
                 factor = 1 / semantic.full_scale(array.data.dtype)
-                array.data = resample_linear(array.data, field, *place)
+                array.data = self._linear(array.data, field, *place)
                 scale_and_clip(array.data, factor, 0.0, 0.0, 1.0)
             else:
                 at = (wanted.begin, wanted.shape)
                 if at not in nearest:
-                    nearest[at] = nearest_voxels(source.shape, field, *place)
+                    nearest[at] = self._nearest(source.shape, field, *place)
                 array.data = array.data.take(nearest[at])
             array.spec.roi = wanted
             array.spec.dtype = array.data.dtype

@@ -13,7 +13,7 @@ OPTIONAL = (
 
 def test_every_optional_kind_is_off_until_its_probability_is_set():
     augmentation = TrainingConfig().training.augmentation
-    assert set(type(augmentation).model_fields) == {*OPTIONAL, "elastic", "intensity", "simple"}
+    assert set(type(augmentation).model_fields) == {*OPTIONAL, "device", "elastic", "intensity", "simple"}
     assert [getattr(augmentation, kind).probability for kind in OPTIONAL] == [0] * len(OPTIONAL)
     config = load_training_config(
         None, [f"training.augmentation.{kind}.probability=0.5" for kind in OPTIONAL]
