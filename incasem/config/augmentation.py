@@ -33,6 +33,10 @@ Offsets = Annotated[
 PositiveNumbers = Annotated[
     tuple[float, float], BeforeValidator(value_range(number(above=0), "numbers above 0"))
 ]
+# What a sample reads grows with the third power of 1 / factor.
+Factors = Annotated[
+    tuple[float, float], BeforeValidator(value_range(number(minimum=0.25, maximum=4), "numbers of 0.25 to 4"))
+]
 Counts = Annotated[tuple[int, int], BeforeValidator(value_range(integer(1), "whole numbers of at least 1"))]
 Axis = Annotated[int, BeforeValidator(integer(0, 2))]
 
@@ -92,7 +96,7 @@ class Scaling(Section):
 
     probability: Fraction = 0.0
     """Of each sample."""
-    factor: PositiveNumbers = (0.8, 1.25)
+    factor: Factors = (0.8, 1.25)
     """Drawn uniformly on the logarithmic scale."""
 
 

@@ -31,6 +31,7 @@ def test_every_optional_kind_is_off_until_its_probability_is_set():
         ("contrast.brightness=[-2,0]", "two numbers of -1 to 1"),
         ("low_contrast_sections.factor=[0,1.5]", "two numbers of 0 to 1"),
         ("rotation.degrees_z=[nan,1]", "two numbers, the lowest and the highest"),
+        ("scaling.factor=[0.01,1]", "two numbers of 0.25 to 4"),
         ("missing_sections.axis=3", "at most 2"),
         ("missing_sections.fill=white", "'black', 'mean' or 'repeat'"),
         ("blur.axes=[]", "at least one"),
