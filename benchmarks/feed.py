@@ -40,14 +40,14 @@ SMALL_SHAPE = SampleShape(Coordinate(172, 172, 172), Coordinate(78, 78, 78))
 SMALL_NETWORK = {"num_fmaps": 12}
 
 
-def main(samples: int = 8, size: int = 320, workers: int = 2, steps: int = 5) -> list[Row]:
+def main(samples: int = 8, size: int = 320, workers: int = 2, steps: int = 12) -> list[Row]:
     """Measure whole samples, the geometric pass alone, the feed with workers, and a trainer that waits.
 
     Args:
         samples: how many of each kind; a first one, which compiles and fills caches, is not counted.
         size: side of the stored volume (voxels).
         workers: processes of the feed.
-        steps: of the small network, each about ten CPU seconds.
+        steps: of the small network, each about two CPU seconds.
     """
     config = TrainingConfig()
     with tempfile.TemporaryDirectory() as folder:
@@ -274,5 +274,5 @@ if __name__ == "__main__":
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=12)
     print(as_markdown(main(**vars(parser.parse_args()))))
