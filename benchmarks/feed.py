@@ -2,21 +2,29 @@
 
 ``python -m benchmarks.feed --samples 10`` makes samples of 204³ → 110³ from a stored volume of smooth tissue,
 in this process, and counts CPU seconds. Both pipelines read by the same source and location nodes.
+
+The share of time that a trainer waits is measured with the small network for CPUs (12 feature maps,
+172³ → 78³) on one thread and one process that makes samples; the baseline is the same trainer fed by
+gunpowder's nodes behind its `PreCache` with one process. The first sample, which starts everything, does not
+count.
 """
 
 import argparse
 import tempfile
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from benchmarks.table import Row, as_markdown
 from incasem.config import DataEntry, TrainingConfig
 from incasem.geometry import Coordinate, Roi
+from incasem.networks import build_network
+from incasem.tasks import semantic
 from incasem.training._gunpowder import gp
 from incasem.training.augmentation import ResampleAugment
 from incasem.training.feed import SampleFeed
@@ -28,15 +36,18 @@ from incasem.volumes import create_volume
 ARRAYS = (Keys.RAW, Keys.LABELS, Keys.MASK, Keys.METRIC_MASK)
 SAMPLED = (*ARRAYS, Keys.LOSS_SCALE)
 SHAPE = SampleShape(Coordinate(204, 204, 204), Coordinate(110, 110, 110))
+SMALL_SHAPE = SampleShape(Coordinate(172, 172, 172), Coordinate(78, 78, 78))
+SMALL_NETWORK = {"num_fmaps": 12}
 
 
-def main(samples: int = 8, size: int = 320, workers: int = 2) -> list[Row]:
-    """Measure whole samples, the geometric pass alone, and the feed with workers.
+def main(samples: int = 8, size: int = 320, workers: int = 2, steps: int = 12) -> list[Row]:
+    """Measure whole samples, the geometric pass alone, the feed with workers, and a trainer that waits.
 
     Args:
         samples: how many of each kind; a first one, which compiles and fills caches, is not counted.
         size: side of the stored volume (voxels).
         workers: processes of the feed.
+        steps: of the small network, each about two CPU seconds.
     """
     config = TrainingConfig()
     with tempfile.TemporaryDirectory() as folder:
@@ -55,6 +66,8 @@ def main(samples: int = 8, size: int = 320, workers: int = 2) -> list[Row]:
         our_pass = _cpu_seconds(memory + ResampleAugment(augmentation, Keys.BLOCK), samples, ARRAYS)
         their_pass = _cpu_seconds(_published_geometry(_Memory(source), config), few, ARRAYS)
         rate = _samples_a_second(entry, config, workers, samples)
+        waits, step = _share_waited(_our_batches(entry, config), steps)
+        their_waits, _ = _share_waited(_their_batches(source, config), steps)
     nodes = "gunpowder's nodes"
     alone = "… its flips, transposes and elastic pass alone"
     feed = f"feed, {workers} workers, wall"
@@ -62,6 +75,14 @@ def main(samples: int = 8, size: int = 320, workers: int = 2) -> list[Row]:
         Row("sample 204³ → 110³, volume to tensors", ours, "CPU-s", published, nodes, less_is_better=True),
         Row(alone, our_pass, "CPU-s", their_pass, nodes, less_is_better=True),
         Row(feed, rate, "samples/s", workers / published, f"{nodes}, {workers} ideal cores"),
+        Row(
+            f"share of time that the trainer waits, 12 feature maps, 172³ → 78³, {step:.1f} s a step",
+            100 * waits,
+            "%",
+            100 * their_waits,
+            f"{nodes}, PreCache, 1 process",
+            less_is_better=True,
+        ),
     ]
 
 
@@ -134,9 +155,9 @@ class _Contiguous(gp.BatchFilter):
 class _Memory(gp.BatchProvider):
     """The arrays around the middle of an entry from memory, so that reading does not count."""
 
-    def __init__(self, source: EntrySource) -> None:
+    def __init__(self, source: EntrySource, shape: SampleShape = SHAPE) -> None:
         self._begin = Coordinate((-200,) * 3)
-        roi = Roi(source.roi.center - SHAPE.input // 2 - 200, SHAPE.input + 400)
+        roi = Roi(source.roi.center - shape.input // 2 - 200, shape.input + 400)
         self._data = {
             Keys.RAW: source.raw.read_voxels(roi, beyond="reflect"),
             Keys.LABELS: source.truth.classes(roi),
@@ -171,8 +192,13 @@ def _cpu_seconds(pipeline: "gp.Pipeline", samples: int, keys: Collection["gp.Arr
     return seconds
 
 
-def _request(keys: Collection["gp.ArrayKey"], number: int) -> "gp.BatchRequest":
-    request = sample_request(SHAPE, 0, number)
+def _request(
+    keys: Collection["gp.ArrayKey"], number: int | None, shape: SampleShape = SHAPE
+) -> "gp.BatchRequest":
+    """Return the request of a sample; of any sample, where no number is given."""
+    request = sample_request(shape, 0, number or 0)
+    if number is None:
+        request._random_seed = None
     for key in list(request.array_specs):
         if key not in keys:
             del request[key]
@@ -192,9 +218,61 @@ def _samples_a_second(entry: DataEntry, config: TrainingConfig, workers: int, sa
         return 3 * samples / (time.perf_counter() - began)
 
 
+Arrays = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _our_batches(entry: DataEntry, config: TrainingConfig) -> Iterator[Arrays]:
+    """Yield raw data, labels and loss scale of the feed with one process."""
+    with SampleFeed([entry], config, SMALL_SHAPE.input, SMALL_SHAPE.output, seed=0, num_workers=1) as feed:
+        for batch in feed.batches():
+            yield batch.raw, batch.labels, batch.loss_scale
+
+
+def _their_batches(source: EntrySource, config: TrainingConfig) -> Iterator[Arrays]:
+    """Yield the same of gunpowder's own nodes; from memory, since its processes are forked."""
+    pipeline = _published(_Memory(source, SMALL_SHAPE), config) + gp.PreCache(
+        cache_size=config.training.precache.cache_size, num_workers=1
+    )
+    with gp.build(pipeline):
+        while True:
+            batch = pipeline.request_batch(_request(SAMPLED, None, SMALL_SHAPE))
+            raw, labels, scale = (
+                torch.from_numpy(batch[key].data)[None] for key in (Keys.RAW, Keys.LABELS, Keys.LOSS_SCALE)
+            )
+            yield raw[None], labels.long(), scale
+
+
+def _share_waited(batches: Iterator[Arrays], steps: int) -> tuple[float, float]:
+    """Return which part of the time a training waits for its batches, and the seconds of one step."""
+    settings = TrainingConfig.model_validate({"model": SMALL_NETWORK})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    network = build_network(settings.model.model_dump()).to(memory_format=torch.channels_last_3d).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.training.optimizer.lr)
+    waited = total = 0.0
+    try:
+        batch = next(batches)
+        for _ in range(steps):
+            began = time.perf_counter()
+            raw, labels, scale = batch
+            optimizer.zero_grad(set_to_none=True)
+            logits = network(raw.to(memory_format=torch.channels_last_3d))
+            semantic.loss(logits, labels, scale, settings.loss.weight, settings.loss.dice_weight).backward()
+            optimizer.step()
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            total += time.perf_counter() - began
+    finally:
+        torch.set_num_threads(threads)
+        batches.close()  # type: ignore[attr-defined]  # a generator: ends its processes
+    return waited / total, (total - waited) / steps
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=12)
     print(as_markdown(main(**vars(parser.parse_args()))))

@@ -93,6 +93,24 @@ def triple(element: Callable[[Any], Any], what: str) -> Callable[[Any], tuple[An
     return validate
 
 
+def value_range(element: Callable[[Any], Any], what: str) -> Callable[[Any], tuple[Any, Any]]:
+    """Return a validator for a range, lowest and highest value, each checked by ``element``."""
+    allowed = f"two {what}, the lowest and the highest"
+
+    def validate(value: Any) -> tuple[Any, Any]:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise not_allowed(allowed)
+        try:
+            low, high = (element(v) for v in value)
+        except PydanticCustomError:
+            raise not_allowed(allowed) from None
+        if low > high:
+            raise not_allowed(allowed)
+        return (low, high)
+
+    return validate
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise not_allowed("True or False")

@@ -49,8 +49,9 @@ class Schema:
         prefix = f"{parent}." if parent else ""
         names = (n.removeprefix(prefix) for n in self.sections | self.settings if n.startswith(prefix))
         siblings = sorted(n for n in names if "." not in n)
-        same_end = [n for n in self.settings if n.rpartition(".")[2] == last]
-        nearest = difflib.get_close_matches(name, sorted(same_end), n=1, cutoff=0)
+        likely = {n for n in self.settings if n.rpartition(".")[2] == last}
+        likely |= {f"{prefix}{n}" for n in siblings if parent and last in n}
+        nearest = difflib.get_close_matches(name, sorted(likely), n=1, cutoff=0)
         if nearest:
             hint = f" Did you mean {nearest[0]!r}?"
         elif near := did_you_mean(name.removeprefix(prefix), siblings):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from incasem.config.augmentation import Augmentation
 from incasem.config.fields import (
     Device,
     Directory,
@@ -12,7 +13,6 @@ from incasem.config.fields import (
     Fraction,
     NotNegative,
     NotNegativeNumber,
-    NotNegativeTriple,
     OptionalFraction,
     OptionalPositive,
     OptionalPositiveNumber,
@@ -21,7 +21,6 @@ from incasem.config.fields import (
     PathText,
     Positive,
     PositiveNumber,
-    PositiveTriple,
     Section,
     Text,
     not_allowed,
@@ -75,44 +74,6 @@ class Precache(Section):
 
     cache_size: Positive = 20
     num_workers: NotNegative = 8
-
-
-class Elastic(Section):
-    """Elastic deformation; lengths in voxels."""
-
-    control_point_spacing: PositiveTriple = (32, 32, 32)
-    jitter_sigma: NotNegativeTriple = (2.0, 2.0, 2.0)
-    subsample: Positive = 4
-
-
-class Intensity(Section):
-    """Brightness and contrast, drawn for each sample on the raw scale 0…1."""
-
-    scale: Fraction = 0.15
-    shift: Fraction = 0.15
-
-
-def _axes(value: Any) -> tuple[int, ...]:
-    allowed = "a list of different axes out of 0 (z), 1 (y), 2 (x)"
-    if not isinstance(value, list | tuple) or any(type(axis) is not int for axis in value):
-        raise not_allowed(allowed)
-    if len(set(value)) != len(value) or not set(value) <= {0, 1, 2}:
-        raise not_allowed(allowed)
-    return tuple(value)
-
-
-class Simple(Section):
-    """Flips of every axis and permutations of the listed ones."""
-
-    transpose_only: Annotated[tuple[int, ...], BeforeValidator(_axes)] = (0, 1, 2)
-
-
-class Augmentation(Section):
-    """Each kind can be switched off with `none`."""
-
-    elastic: Elastic | None = Elastic()
-    intensity: Intensity | None = Intensity()
-    simple: Simple | None = Simple()
 
 
 class Every(Section):

@@ -1,14 +1,22 @@
 """gunpowder nodes that change a sample: geometry, intensity, class balance, range of the raw data."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from incasem.config.training import Augmentation, Intensity
+from incasem.config.augmentation import Augmentation, Intensity
 from incasem.geometry import Coordinate, Roi
 from incasem.tasks import semantic
+from incasem.training import intensity, occlusion, resampling_torch, section_defects
 from incasem.training._gunpowder import gp
 from incasem.training.deformation import Deformation, draw_deformation
 from incasem.training.resampling import nearest_voxels, resample_linear, scale_and_clip
+
+# Numbers of the nodes' generators: 0 location, 1 geometry, 2 intensity, then the optional kinds.
+FIRST_OPTIONAL_NODE = 3
 
 
 def node_generator(request: "gp.BatchRequest", node: int) -> np.random.Generator:
@@ -17,17 +25,36 @@ def node_generator(request: "gp.BatchRequest", node: int) -> np.random.Generator
 
 
 class ResampleAugment(gp.BatchFilter):
-    """Flips, transposes, elastic deformation, rotation and shifted sections in one pass; see `deformation`.
+    """Flips, transposes, elastic deformation, rotation, scaling, shifted sections in one pass.
+
+    See `deformation`.
 
     Raw data (``interpolatable`` in the spec) come out as float32 in [0, 1], trilinear; every other array
     keeps its type and takes the nearest voxel. ``block`` stands for the place of the undeformed output: it
     is only flipped and transposed.
 
     Upstream is asked for the bounding box of the voxels needed.
+
+    Args:
+        settings: `training.augmentation`.
+        block: the array that stands for the place.
+        voxel_size: nm; for `rotation`.
+        device: where torch resamples; None: `resampling` does, on the processor.
     """
 
-    def __init__(self, settings: Augmentation, block: "gp.ArrayKey") -> None:
+    def __init__(
+        self,
+        settings: Augmentation,
+        block: "gp.ArrayKey",
+        voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+        device: torch.device | None = None,
+    ) -> None:
+        self._linear, self._nearest = resample_linear, nearest_voxels
+        if device is not None:
+            self._linear = partial(resampling_torch.resample_linear, device=device)
+            self._nearest = partial(resampling_torch.nearest_voxels, device=device)
         self._settings = settings
+        self._voxel_size = voxel_size
         self._block = block
         self._total = Roi((0, 0, 0), (1, 1, 1))
         self._deformation: Deformation | None = None
@@ -36,7 +63,7 @@ class ResampleAugment(gp.BatchFilter):
         """Draw the geometry and turn the request into that of the source."""
         self._total = request.get_total_roi()
         rng = node_generator(request, 1)
-        deformation = draw_deformation(Coordinate(self._total.shape), self._settings, rng)
+        deformation = draw_deformation(Coordinate(self._total.shape), self._settings, rng, self._voxel_size)
         for key, spec in request.items():
             if spec.roi is None:
                 continue
@@ -65,12 +92,12 @@ class ResampleAugment(gp.BatchFilter):
                 array.data = np.broadcast_to(array.data.flat[0], tuple(wanted.shape))
             elif self.spec[key].interpolatable:
                 factor = 1 / semantic.full_scale(array.data.dtype)
-                array.data = resample_linear(array.data, field, *place)
+                array.data = self._linear(array.data, field, *place)
                 scale_and_clip(array.data, factor, 0.0, 0.0, 1.0)
             else:
                 at = (wanted.begin, wanted.shape)
                 if at not in nearest:
-                    nearest[at] = nearest_voxels(source.shape, field, *place)
+                    nearest[at] = self._nearest(source.shape, field, *place)
                 array.data = array.data.take(nearest[at])
             array.spec.roi = wanted
             array.spec.dtype = array.data.dtype
@@ -90,6 +117,53 @@ class IntensityAugment(gp.BatchFilter):
         scale = rng.uniform(1 - self._settings.scale, 1 + self._settings.scale)
         shift = rng.uniform(-self._settings.shift, self._settings.shift)
         scale_and_clip(data, scale, float(data.mean()) * (1 - scale) + shift, 0.0, 1.0)
+
+
+class RawAugment(gp.BatchFilter):
+    """Changes raw data (float32 in [0, 1]) by a function ``change(raw_ZYX, rng=…)``, in place.
+
+    The request goes upstream as it came. gunpowder's own filters hand on copies, each with another seed; that
+    way a sample would lie elsewhere and be deformed otherwise as soon as an optional node is in the pipeline.
+    """
+
+    def __init__(self, raw: "gp.ArrayKey", change: Callable[..., None], node: int) -> None:
+        self._raw = raw
+        self._change = change
+        self._node = node
+
+    def request_batch(self, request: "gp.BatchRequest") -> "gp.Batch":
+        """Return the batch from upstream with its raw data changed."""
+        batch = self.get_upstream_provider().request_batch(request)
+        self._change(batch.arrays[self._raw].data, rng=node_generator(request, self._node))
+        return batch
+
+
+def optional_nodes(raw: "gp.ArrayKey", settings: Augmentation) -> list[RawAugment]:
+    """Return a node for each optional kind that changes grey values and is on, as images come about.
+
+    First what specimen and detector do (gamma, contrast, faint sections), then focus, then noise, then what
+    is lost. Labels are never touched.
+    """
+    s = settings
+    noisy = s.noise.probability + s.shot_noise.probability
+    kinds: list[tuple[float, Callable[..., None]]] = [
+        (s.gamma.probability, partial(intensity.bend, settings=s.gamma)),
+        (s.contrast.probability, partial(intensity.stretch, settings=s.contrast)),
+        (
+            s.low_contrast_sections.probability,
+            partial(section_defects.fade, settings=s.low_contrast_sections),
+        ),
+        (s.blur.probability, partial(intensity.blur, settings=s.blur)),
+        (noisy, partial(intensity.add_noise, gaussian=s.noise, shot=s.shot_noise)),
+        (s.missing_sections.probability, partial(section_defects.lose, settings=s.missing_sections)),
+        (s.cutout.probability, partial(occlusion.cut_out, settings=s.cutout)),
+    ]
+    # Numbered by kind, not by place: what one draws does not depend on which others are on.
+    return [
+        RawAugment(raw, change, FIRST_OPTIONAL_NODE + number)
+        for number, (probability, change) in enumerate(kinds)
+        if probability > 0
+    ]
 
 
 class ToNetworkRange(gp.BatchFilter):

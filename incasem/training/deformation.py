@@ -1,13 +1,15 @@
-"""Random geometry of a sample: flips and transposes, elastic deformation, rotation, shifted sections.
+"""Random geometry of a sample: flips, transposes, elastic deformation, rotation, scaling, shifted sections.
 
 The published order is kept: flips and transposes, then the elastic step in the frame that they make, then
-flips and transposes again. All of it becomes one `PositionField`, so that each voxel is interpolated once;
-flips and transposes cost nothing, and patches of unequal sides need no care.
+flips and transposes again. Optional rotation and scaling (`linear`) join the elastic step; optional
+shifted sections are planes of the output. All of it becomes one `PositionField`, so that each voxel is
+interpolated once; flips and transposes cost nothing, and patches of unequal sides need no care.
 
 Frames, from the network back to the volume: *output* (what the network gets) ← second flips → *elastic* ←
 deformation → *straight* ← first flips → *source* (voxels of the volume, up to an offset).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
@@ -16,14 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from incasem.config.training import Augmentation, Elastic
+from incasem.config.augmentation import Augmentation, Elastic
 from incasem.geometry import Coordinate, Roi
+from incasem.training import section_defects
+from incasem.training.linear import about_z, draw_linear
 from incasem.training.resampling import PositionField
 
-# The published values of what the settings do not name.
-ROTATION_RADIANS = np.pi / 2  # about z, drawn from 0 to this
-SHIFT_PROBABILITY = 0.05  # that a section and all after it move in y and x
-MAX_SHIFT_VOXELS = 2
 # Jitter is normal and thus unbounded; beyond this many sigma (1 in 16,000 draws) it is cut.
 MAX_SIGMAS = 4.0
 
@@ -104,13 +104,19 @@ class Deformation:
         return self.field._replace(tables=(from_z - np.asarray(origin, np.float32)[:, None], from_y, from_x))
 
 
-def draw_deformation(shape: Coordinate, settings: Augmentation, rng: np.random.Generator) -> Deformation:
+def draw_deformation(
+    shape: Coordinate,
+    settings: Augmentation,
+    rng: np.random.Generator,
+    voxel_size: Sequence[float] = (1.0, 1.0, 1.0),
+) -> Deformation:
     """Draw the geometry of a sample.
 
     Args:
         shape: voxels (z, y, x) of the output box.
         settings: `training.augmentation`; ``simple`` and ``elastic`` may be None.
-        rng: the sample's own generator.
+        rng: the sample's own generator. The optional kinds are drawn last: they change none of the others.
+        voxel_size: of the volume, of any unit; for `rotation`.
     """
     transpose_only = settings.simple.transpose_only if settings.simple else None
     first, second = Orientation(), Orientation()
@@ -123,12 +129,22 @@ def draw_deformation(shape: Coordinate, settings: Augmentation, rng: np.random.G
         tables.append((line[:, None] + np.outer(slope, np.arange(shape[axis]))).astype(np.float32))
     step = settings.elastic.subsample if settings.elastic else Elastic().subsample
     displacement = np.zeros((3, *(-(-(size - 1) // step) + 1 for size in shape)), np.float32)
+    angle = 0.0
     if settings.elastic:
-        sections = _section_shifts(shape[second.axes[0]], rng)
+        sections = _section_shifts(shape[second.axes[0]], settings.elastic, rng)
         if second.flips[0]:
             sections = sections[:, ::-1]
         tables[second.axes[0]] += _to_source(sections, first)
-        displacement = _to_source(_elastic(shape, second, settings.elastic, rng), first)
+        elastic, angle = _elastic(shape, second, settings.elastic, rng)
+        displacement = _to_source(elastic, first)
+    optional = draw_linear(settings, [voxel_size[first.axes.index(axis)] for axis in range(3)], rng)
+    linear = optional @ about_z(angle)
+    if (optional != np.eye(3)).any():
+        displacement += _to_source(_moved(shape, second, step, linear - about_z(angle)), first)
+    if settings.shifted_sections.probability:
+        in_plane = section_defects.shifts(shape, settings.shifted_sections, rng)
+        moved = (linear @ _to_source(in_plane, second)).astype(np.float32)
+        tables[settings.shifted_sections.axis] += _to_source(moved, first)
     field = PositionField((tables[0], tables[1], tables[2]), _along_x(displacement, shape[2], step), step)
     return Deformation(shape, orientation, field)
 
@@ -164,13 +180,14 @@ def _to_source(vectors: NDArray[np.float32], first: Orientation) -> NDArray[np.f
     return turned
 
 
-def _section_shifts(sections: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _section_shifts(sections: int, settings: Elastic, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return how far each section lies off, (3, sections); each shift moves all later sections too.
 
     Counted from the middle section, so that the sample stays around the location that was drawn for it.
     """
-    shifted = rng.random(sections) < SHIFT_PROBABILITY
-    steps = rng.integers(-MAX_SHIFT_VOXELS, MAX_SHIFT_VOXELS, (3, sections), endpoint=True)
+    shifted = rng.random(sections) < settings.shift_probability
+    furthest = settings.max_shift_voxels
+    steps = rng.integers(-furthest, furthest, (3, sections), endpoint=True)
     steps[:, ~shifted] = 0
     steps[0] = 0
     walk = np.cumsum(steps, axis=1)
@@ -179,10 +196,13 @@ def _section_shifts(sections: int, rng: np.random.Generator) -> NDArray[np.float
 
 def _elastic(
     shape: Coordinate, second: Orientation, settings: Elastic, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Return rotation and jitter at the output's nodes: (3, gz, gy, gx) in the elastic frame's axes."""
+) -> tuple[NDArray[np.float32], float]:
+    """Return jitter with rotation at the output's nodes, (3, gz, gy, gx) in the elastic frame's axes.
+
+    Returns:
+        the displacement, and the angle of the rotation about z (radians).
+    """
     step = settings.subsample
-    places = [np.arange(-(-(size - 1) // step) + 1) * step for size in shape]
     count: list[int] = [0, 0, 0]
     for axis, along in enumerate(second.axes):
         count[along] = max(1, round(shape[along] / settings.control_point_spacing[axis]))
@@ -193,16 +213,31 @@ def _elastic(
     displacement = np.einsum("dkjx,yj->dkyx", displacement, weights[1])
     displacement = np.einsum("dkyx,zk->dzyx", displacement, weights[0])
 
-    angle = rng.uniform(0, ROTATION_RADIANS)
+    angle = rng.uniform(*np.deg2rad(settings.rotation_degrees))
     cosine, sine = np.cos(angle) - 1, np.sin(angle)
-    from_centre = []
-    for along, flip in zip(second.axes[1:], second.flips[1:], strict=True):
-        offset = ((places[along] - (shape[along] - 1) / 2) * (-1 if flip else 1)).astype(np.float32)
-        from_centre.append(offset.reshape([-1 if axis == along else 1 for axis in range(3)]))
-    y, x = from_centre
+    _, y, x = _from_centre(shape, second, step)
     displacement[1] += np.float32(cosine) * y + np.float32(sine) * x
     displacement[2] += np.float32(cosine) * x - np.float32(sine) * y
-    return displacement
+    return displacement, angle
+
+
+def _from_centre(shape: Coordinate, second: Orientation, step: int) -> list[NDArray[np.float32]]:
+    """Return, for each axis of the elastic frame, the nodes' offsets from the centre, ready to broadcast."""
+    offsets = []
+    for along, flip in zip(second.axes, second.flips, strict=True):
+        size = shape[along]
+        places = np.arange(-(-(size - 1) // step) + 1) * step
+        offset = ((places - (size - 1) / 2) * (-1 if flip else 1)).astype(np.float32)
+        offsets.append(offset.reshape([-1 if axis == along else 1 for axis in range(3)]))
+    return offsets
+
+
+def _moved(
+    shape: Coordinate, second: Orientation, step: int, change: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return ``change`` times the nodes' offsets from the centre, (3, gz, gy, gx), in the elastic frame."""
+    z, y, x = _from_centre(shape, second, step)
+    return np.stack([np.float32(a) * z + np.float32(b) * y + np.float32(c) * x for a, b, c in change])
 
 
 @lru_cache(maxsize=64)

@@ -28,8 +28,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from incasem.config import DataEntry, TrainingConfig
-from incasem.errors import ConfigError, DataError, IncasemError
+from incasem.errors import ConfigError, DataError, IncasemError, explain
 from incasem.geometry import Coordinate
+from incasem.prediction.device import choose_device
 from incasem.training.locations import Locations, SampleIndex, check_learnable, index_entry
 from incasem.training.pipeline import SampleShape, build_pipeline, sample_request
 from incasem.training.resampling import warm_up
@@ -60,8 +61,8 @@ class SampleFeed:
 
     Args:
         entries: of the data configuration; checked by `sources.check_entries` beforehand.
-        config: `training.augmentation`, `reject`, `sampling`, `precache`, `loss.balance_labels` and
-            `data.num_classes` are read.
+        config: `training.augmentation`, `reject`, `sampling`, `precache`, `loss.balance_labels`,
+            `data.num_classes` and `voxel_size`, and `torch.device` are read.
         input_shape: voxels (z, y, x) that the network reads.
         output_shape: voxels that it keeps; smaller by an even number.
         seed: of the training.
@@ -99,7 +100,8 @@ class SampleFeed:
         for source, index in zip(sources, indices, strict=True):
             Locations(source, index, config.training.reject, config.training.sampling)  # or no sample at all
         check_learnable(sources, indices)
-        self._dataset = SampleMaker(sources, indices, config, shape, seed, shared)
+        device = _resampling_device(config)
+        self._dataset = SampleMaker(sources, indices, config, shape, seed, shared, device)
         self._dtypes = {source.raw.dtype for source in sources}
         self._numbers = itertools.count(start_index)
         if num_samples is not None:
@@ -217,10 +219,11 @@ class SampleMaker:
         shape: SampleShape,
         seed: int,
         as_tensors: bool = True,
+        device: torch.device | None = None,
     ) -> None:
         self._sources, self._indices = list(sources), list(indices)
         self._config, self._shape, self._seed = config, shape, seed
-        self._as_tensors = as_tensors
+        self._as_tensors, self._device = as_tensors, device
         self._pipeline: Any = None
 
     def __getitem__(self, number: int) -> "dict[str, Any] | Failure":
@@ -240,7 +243,7 @@ class SampleMaker:
 
     def _make(self, number: int) -> dict[str, Any]:
         if self._pipeline is None:
-            pipeline = build_pipeline(self._sources, self._indices, self._config)
+            pipeline = build_pipeline(self._sources, self._indices, self._config, self._device)
             pipeline.setup()
             self._pipeline = pipeline
         with _global_generators_kept():
@@ -272,6 +275,23 @@ def _sample_shape(
             "Take the sizes of the network."
         )
     return SampleShape(Coordinate(input_shape), Coordinate(output_shape))
+
+
+def _resampling_device(config: TrainingConfig) -> torch.device | None:
+    """Return the GPU that resamples; None for the processor."""
+    if config.training.augmentation.device == "cpu":
+        return None
+    device = choose_device(config.torch.device)
+    if device.type == "cpu" and config.torch.device in ("cpu", "auto"):
+        raise ConfigError(
+            explain(
+                "training.augmentation.device",
+                f"gpu, where torch.device={config.torch.device} is the processor",
+                "cpu, or gpu where the network is on a GPU too",
+                "Set training.augmentation.device=cpu",
+            )
+        )
+    return None if device.type == "cpu" else device  # a GPU's number without any GPU has been warned of
 
 
 def _samples_ahead(cache_size: int, num_workers: int, shape: SampleShape) -> tuple[int, bool]:

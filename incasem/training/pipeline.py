@@ -4,11 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from incasem.config import TrainingConfig
 from incasem.geometry import Coordinate, Roi
 from incasem.training._gunpowder import gp
-from incasem.training.augmentation import BalanceLabels, IntensityAugment, ResampleAugment, ToNetworkRange
+from incasem.training.augmentation import (
+    BalanceLabels,
+    IntensityAugment,
+    ResampleAugment,
+    ToNetworkRange,
+    optional_nodes,
+)
 from incasem.training.locations import Locations, RandomLocation, SampleIndex
 from incasem.training.sources import EntrySource, Keys, VolumeSource
 
@@ -27,13 +34,18 @@ class SampleShape:
 
 
 def build_pipeline(
-    sources: Sequence[EntrySource], indices: Sequence[SampleIndex], config: TrainingConfig
+    sources: Sequence[EntrySource],
+    indices: Sequence[SampleIndex],
+    config: TrainingConfig,
+    device: torch.device | None = None,
 ) -> "gp.Pipeline":
     """Return the pipeline from volumes to samples, in the published order.
 
     An entry: its volumes → a random location. All entries: one of them, with a probability proportional to
     the volume of its ROI → flips, transposes, elastic deformation and rotation in one pass → intensity →
-    balance of the classes → raw data from [0, 1] to [-1, 1].
+    optional kinds of augmentation → balance of the classes → raw data from [0, 1] to [-1, 1].
+
+    The pass runs on ``device``, a GPU, or on the processor where that is None.
     """
     settings = config.training
     entries = tuple(
@@ -42,9 +54,11 @@ def build_pipeline(
         for source, index in zip(sources, indices, strict=True)
     )
     pipeline = entries + gp.RandomProvider(probabilities=[float(source.roi.size) for source in sources])
-    pipeline += ResampleAugment(settings.augmentation, Keys.BLOCK)
+    pipeline += ResampleAugment(settings.augmentation, Keys.BLOCK, config.data.voxel_size, device)
     if settings.augmentation.intensity:
         pipeline += IntensityAugment(Keys.RAW, settings.augmentation.intensity)
+    for node in optional_nodes(Keys.RAW, settings.augmentation):
+        pipeline += node
     balance = config.loss.balance_labels
     pipeline += BalanceLabels(
         Keys.LABELS, Keys.MASK, Keys.LOSS_SCALE, config.data.num_classes, (balance.clipmin, balance.clipmax)

@@ -5,11 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incasem.config.training import Augmentation, Elastic, Intensity
+from incasem.config.augmentation import Augmentation, Elastic, Intensity, ShiftedSections
 from incasem.geometry import Coordinate, Roi
 from incasem.tasks import semantic
+from incasem.training import section_defects
 from incasem.training._gunpowder import gp
-from incasem.training.augmentation import BalanceLabels, IntensityAugment, ResampleAugment, ToNetworkRange
+from incasem.training.augmentation import (
+    BalanceLabels,
+    IntensityAugment,
+    ResampleAugment,
+    ToNetworkRange,
+    node_generator,
+    optional_nodes,
+)
 from incasem.training.sources import EVERYWHERE, VOXEL
 
 RAW, LABELS, MASK, SCALE, BLOCK = (
@@ -193,3 +201,63 @@ def test_the_loss_scale_is_gunpowders_own(masked):
             found.append(pipeline.request_batch(gp.BatchRequest({SCALE: gp.ArraySpec(roi=roi)}))[SCALE].data)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
     np.testing.assert_array_equal(found[0], semantic.balance_scale(labels, mask, 2))
+
+
+@given(SIZES, st.integers(0, 2**31), st.integers(0, 2))
+@settings(deadline=None, max_examples=30)
+def test_misalignment_moves_raw_and_labels_alike(sizes, seed, across):
+    """Against a plain loop: each section of the output is another piece of the same volume."""
+    label_shape = tuple(size for size, _ in sizes)
+    shape = tuple(size + 2 * context for size, context in sizes)
+    inside = tuple(slice(context, context + size) for size, context in sizes)
+    chosen = ShiftedSections(probability=0.4, axis=across, max_voxels=4)
+    for axis in range(3):
+        asked = request_for(shape, label_shape, seed)
+        moved = run(axis, asked, Augmentation(elastic=None, simple=None, shifted_sections=chosen))
+        off = section_shifts(shape, chosen, seed)[axis]
+        plain = np.broadcast_to(np.indices(shape)[axis] + FAR, shape)
+        expected = plain + off.reshape([-1 if a == across else 1 for a in range(3)])
+        np.testing.assert_allclose(moved[RAW].data, expected / 1000, atol=1e-6)
+        np.testing.assert_array_equal(moved[LABELS].data, expected[inside])
+
+
+def section_shifts(shape, chosen, seed):
+    rng = node_generator(gp.BatchRequest(random_seed=seed).copy(), 1)  # a node gets a copy, with its seed
+    return section_defects.shifts(Coordinate(shape), chosen, rng)
+
+
+GREY_KINDS = (
+    "gamma", "contrast", "low_contrast_sections", "blur", "noise", "shot_noise", "missing_sections", "cutout",
+)  # fmt: skip
+
+
+def with_kinds(*names, probability=1.0):
+    return Augmentation.model_validate({name: {"probability": probability} for name in names})
+
+
+def grey_changed(raw, augmentation, seed):
+    pipeline = Constant(RAW=raw)
+    for node in optional_nodes(RAW, augmentation):
+        pipeline += node
+    with gp.build(pipeline):
+        request = gp.BatchRequest({RAW: gp.ArraySpec(roi=Roi((0, 0, 0), raw.shape))}, random_seed=seed)
+        return pipeline.request_batch(request)[RAW].data
+
+
+def test_no_optional_kind_is_on_by_default():
+    assert optional_nodes(RAW, Augmentation()) == []
+    assert optional_nodes(RAW, with_kinds(*GREY_KINDS, probability=0)) == []
+    assert len(optional_nodes(RAW, with_kinds(*GREY_KINDS))) == len(GREY_KINDS) - 1  # both noises in one
+
+
+@pytest.mark.parametrize("name", GREY_KINDS)
+def test_an_optional_kind_changes_grey_values_within_range_by_the_seed(name):
+    raw = np.random.default_rng(0).random((12, 13, 14), np.float32)
+    first = grey_changed(raw, with_kinds(name, probability=0.9), 1)
+    assert 0 <= first.min() <= first.max() <= 1
+    assert (first != raw).any()
+    np.testing.assert_array_equal(first, grey_changed(raw, with_kinds(name, probability=0.9), 1))
+    # What another kind draws does not depend on this one: alone or together, the same boxes are cut out.
+    both = grey_changed(raw, with_kinds(name, "cutout"), 2)
+    boxes = grey_changed(raw, with_kinds("cutout"), 2) != raw
+    assert np.unique(both[boxes]).size == 1

@@ -8,15 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from incasem.config.training import Augmentation, Elastic, Simple
+from incasem.config.augmentation import Augmentation, Elastic, Rotation, Scaling, ShiftedSections, Simple
 from incasem.geometry import Coordinate, Roi
-from incasem.training import deformation
 from incasem.training.deformation import Orientation, draw_deformation
 
 SHAPES = st.tuples(*(st.integers(1, 40) for _ in range(3)))
 ORIENTATIONS = st.builds(
     Orientation, st.sampled_from(list(itertools.permutations(range(3)))), st.tuples(*[st.booleans()] * 3)
 )
+STRAIGHT = {"rotation_degrees": (0, 0), "shift_probability": 0}
+OPTIONAL = {
+    "rotation": Rotation(probability=1, degrees_y=(-90, 90), degrees_x=(-20, 50)),
+    "scaling": Scaling(probability=1, factor=(0.5, 2)),
+    "shifted_sections": ShiftedSections(probability=0.3, axis=1),
+}
 
 
 def all_positions(field, shape):
@@ -70,7 +75,10 @@ def test_regions_turn_with_their_arrays(orientation, shape, data):
 def test_the_source_region_holds_every_position_with_a_voxel_to_spare(shape, seed, subsample, data):
     elastic = Elastic(control_point_spacing=(4, 8, 16), jitter_sigma=(1, 2, 3), subsample=subsample)
     chosen = data.draw(st.sampled_from([elastic, None]))
-    drawn = draw_deformation(Coordinate(shape), Augmentation(elastic=chosen), np.random.default_rng(seed))
+    more = data.draw(st.sampled_from([{}, OPTIONAL]))
+    drawn = draw_deformation(
+        Coordinate(shape), Augmentation(elastic=chosen, **more), np.random.default_rng(seed), (4, 1, 2)
+    )
     begin = [data.draw(st.integers(0, size - 1)) for size in shape]
     region = Roi(begin, [data.draw(st.integers(1, size - b)) for b, size in zip(begin, shape, strict=True)])
     inside = all_positions(drawn.field, shape)[:, *region.to_slices()]
@@ -78,9 +86,11 @@ def test_the_source_region_holds_every_position_with_a_voxel_to_spare(shape, see
     for axis in range(3):
         assert inside[axis].min() >= source.begin[axis] + 1
         assert np.floor(inside[axis].max()) + 1 < source.end[axis]
-        # … and is not much larger than that.
-        assert inside[axis].min() < source.begin[axis] + 8 + 2 * subsample
-        assert inside[axis].max() > source.end[axis] - 8 - 2 * subsample
+        # … and is not much larger than that; one voxel of the sample is up to 8 of the volume with `more`,
+        # and sections that lie 5 voxels off may not be the outermost ones.
+        spare = (64 + 16 * subsample) if more else (8 + 2 * subsample)
+        assert inside[axis].min() < source.begin[axis] + spare
+        assert inside[axis].max() > source.end[axis] - spare
 
 
 def test_without_augmentation_nothing_moves():
@@ -111,9 +121,8 @@ def test_all_orientations_are_equally_likely():
     assert max(counts.values()) < 160
 
 
-def test_rotation_turns_about_the_centre(monkeypatch):
-    monkeypatch.setattr(deformation, "SHIFT_PROBABILITY", 0.0)
-    still = Elastic(jitter_sigma=(0, 0, 0))
+def test_rotation_turns_about_the_centre():
+    still = Elastic(jitter_sigma=(0, 0, 0), shift_probability=0)
     shape = (5, 21, 33)
     drawn = draw_deformation(
         Coordinate(shape), Augmentation(elastic=still, simple=None), np.random.default_rng(3)
@@ -128,10 +137,8 @@ def test_rotation_turns_about_the_centre(monkeypatch):
     assert 0 < angle.flat[0] <= np.pi / 2 + 1e-3
 
 
-def test_the_jitter_has_its_strength_and_its_smoothness(monkeypatch):
-    monkeypatch.setattr(deformation, "ROTATION_RADIANS", 0.0)
-    monkeypatch.setattr(deformation, "SHIFT_PROBABILITY", 0.0)
-    elastic = Elastic(control_point_spacing=(32, 32, 32), jitter_sigma=(0, 2, 4))
+def test_the_jitter_has_its_strength_and_its_smoothness():
+    elastic = Elastic(control_point_spacing=(32, 32, 32), jitter_sigma=(0, 2, 4), **STRAIGHT)
     rng = np.random.default_rng(0)
     shape = Coordinate(96, 96, 96)
     at_corner = []
@@ -142,9 +149,8 @@ def test_the_jitter_has_its_strength_and_its_smoothness(monkeypatch):
     assert np.std(at_corner, axis=0) == pytest.approx([0, 2, 4], rel=0.2)
 
 
-def test_sections_shift_together_with_all_after_them(monkeypatch):
-    monkeypatch.setattr(deformation, "ROTATION_RADIANS", 0.0)
-    still = Elastic(jitter_sigma=(0, 0, 0))
+def test_sections_shift_together_with_all_after_them():
+    still = Elastic(jitter_sigma=(0, 0, 0), rotation_degrees=(0, 0))
     drawn = draw_deformation(
         Coordinate(200, 3, 3), Augmentation(elastic=still, simple=None), np.random.default_rng(0)
     )
@@ -156,9 +162,96 @@ def test_sections_shift_together_with_all_after_them(monkeypatch):
         assert 0 < np.count_nonzero(steps) < 30
 
 
-def test_a_patch_smaller_than_the_control_points_only_moves(monkeypatch):
-    monkeypatch.setattr(deformation, "ROTATION_RADIANS", 0.0)
-    monkeypatch.setattr(deformation, "SHIFT_PROBABILITY", 0.0)
-    drawn = draw_deformation(Coordinate(8, 8, 8), Augmentation(simple=None), np.random.default_rng(0))
+def test_a_patch_smaller_than_the_control_points_only_moves():
+    settings_ = Augmentation(simple=None, elastic=Elastic(**STRAIGHT))
+    drawn = draw_deformation(Coordinate(8, 8, 8), settings_, np.random.default_rng(0))
     assert np.ptp(drawn.field.displacement, axis=(1, 2, 3)) == pytest.approx([0, 0, 0], abs=1e-5)
     assert np.abs(drawn.field.displacement).max() > 0
+
+
+def test_optional_kinds_change_nothing_that_is_drawn_for_the_published_ones():
+    shape = Coordinate(9, 10, 11)
+    for seed in range(20):
+        plain = draw_deformation(shape, Augmentation(), np.random.default_rng(seed))
+        more = draw_deformation(shape, Augmentation(**OPTIONAL), np.random.default_rng(seed))
+        assert more.orientation == plain.orientation
+        still = {"scaling": Scaling(probability=1, factor=(1, 1))}
+        same = draw_deformation(shape, Augmentation(**still), np.random.default_rng(seed))
+        np.testing.assert_array_equal(same.field.displacement, plain.field.displacement)
+        for table, other in zip(plain.field.tables, same.field.tables, strict=True):
+            np.testing.assert_array_equal(table, other)
+
+
+@given(st.integers(0, 10_000), st.booleans(), st.tuples(*[st.sampled_from([1.0, 2.0, 5.0])] * 3))
+@settings(deadline=None, max_examples=60)
+def test_a_rotated_sample_is_rigid_in_nanometres(seed, with_elastic, voxel_size):
+    """Lengths from the centre, in nm, are those of the sample, whatever was flipped."""
+    shape = (9, 13, 11)
+    settings_ = Augmentation(
+        elastic=Elastic(jitter_sigma=(0, 0, 0), **STRAIGHT) if with_elastic else None,
+        simple=Simple(transpose_only=()),
+        rotation=Rotation(probability=1, degrees_y=(-180, 180), degrees_x=(-180, 180)),
+    )
+    drawn = draw_deformation(Coordinate(shape), settings_, np.random.default_rng(seed), voxel_size)
+    centre = [(size - 1) / 2 for size in shape]
+    size_nm = np.array(voxel_size).reshape(3, 1, 1, 1)
+    middle = np.array(centre).reshape(3, 1, 1, 1)
+    moved = (all_positions(drawn.field, shape) - middle) * size_nm
+    straight = (np.indices(shape) - middle) * size_nm
+    np.testing.assert_allclose((moved**2).sum(0), (straight**2).sum(0), rtol=1e-3, atol=1e-2)
+    assert np.abs(moved - straight).max() > 0
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.25])
+def test_scaling_magnifies_about_the_centre(factor):
+    shape = (7, 12, 9)
+    settings_ = Augmentation(
+        elastic=None, simple=None, scaling=Scaling(probability=1, factor=(factor, factor))
+    )
+    found = all_positions(
+        draw_deformation(Coordinate(shape), settings_, np.random.default_rng(0)).field, shape
+    )
+    for axis, size in enumerate(shape):
+        centre = (size - 1) / 2
+        np.testing.assert_allclose(
+            found[axis] - centre, (np.indices(shape)[axis] - centre) / factor, atol=1e-4
+        )
+
+
+def test_transposed_anisotropic_samples_rotate_in_their_own_voxels():
+    """The axis that runs along the volume's z has the length of z, wherever it was transposed to."""
+    settings_ = Augmentation(elastic=None, rotation=Rotation(probability=1, degrees_y=(90, 90)))
+    settings_ = settings_.model_copy(update={"simple": Simple()})
+    shape, voxel_size = (9, 9, 9), np.array([4.0, 1.0, 1.0]).reshape(3, 1, 1, 1)
+    for seed in range(20):
+        drawn = draw_deformation(Coordinate(shape), settings_, np.random.default_rng(seed), (4, 1, 1))
+        positions = (all_positions(drawn.field, shape) - 4) * voxel_size
+        steps = [np.diff(positions, axis=axis + 1) for axis in range(3)]
+        lengths = sorted(float(np.linalg.norm(step.reshape(3, -1)[:, 0])) for step in steps)
+        # A rigid turn keeps one step of 4 nm and two of 1 nm, and right angles between them.
+        np.testing.assert_allclose(lengths, [1, 1, 4], atol=1e-3)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("all_after", [False, True])
+def test_optional_shifts_move_whole_sections_in_their_plane(axis, all_after):
+    shape = (40, 41, 42)
+    settings_ = Augmentation(
+        elastic=None,
+        shifted_sections=ShiftedSections(probability=0.3, axis=axis, max_voxels=3, all_after=all_after),
+    )
+    plain = Augmentation(elastic=None)
+    for seed in range(5):
+        drawn = draw_deformation(Coordinate(shape), settings_, np.random.default_rng(seed))
+        straight = draw_deformation(Coordinate(shape), plain, np.random.default_rng(seed))
+        off = all_positions(drawn.field, shape) - all_positions(straight.field, shape)
+        by_section = np.moveaxis(off, axis + 1, 1).reshape(3, shape[axis], -1)
+        assert (np.ptp(by_section, axis=2) == 0).all()
+        steps = by_section[:, :, 0]
+        if all_after:
+            assert (steps[:, shape[axis] // 2] == 0).all()
+            steps = np.diff(steps, axis=1)
+        across = straight.orientation.axes.index(axis)  # the volume's axis that runs across the sections
+        assert (steps[across] == 0).all()
+        assert np.abs(steps).max() == 3
+        assert 0.1 < (steps != 0).any(axis=0).mean() < 0.6

@@ -76,6 +76,16 @@ def test_any_number_of_workers_gives_the_same_samples(tmp_path, monkeypatch):
     assert not torch.equal(alone[0].raw, alone[1].raw)
 
 
+def test_optional_augmentation_is_the_same_in_any_process(entry):
+    kinds = ("rotation", "scaling", "shifted_sections", "blur", "noise", "missing_sections", "cutout")
+    chosen = [f"training.augmentation.{kind}.probability=0.5" for kind in kinds]
+    alone = make([entry], 5, *chosen, num_workers=0)
+    assert_same(alone, make([entry], 5, *chosen, num_workers=1))
+    assert not any(
+        torch.equal(one.raw, other.raw) for one, other in zip(alone, make([entry], 5), strict=True)
+    )
+
+
 def test_a_feed_continues_where_another_stopped(entry):
     assert_same(make([entry], 6)[4:], make([entry], 2, start_index=4))
     assert_same(make([entry], 3), make([entry], 3))

@@ -8,7 +8,7 @@ from incasem.tasks import semantic
 from incasem.training.locations import index_entry
 from incasem.training.pipeline import SampleShape, build_pipeline, sample_request
 from incasem.training.sources import open_entry
-from tests.training.cells import UNCHANGED, cell, small_config
+from tests.training.cells import UNCHANGED, ball, cell, small_config
 
 SHAPE = SampleShape(Coordinate(28, 28, 28), Coordinate(10, 10, 10))
 
@@ -149,3 +149,56 @@ def test_entries_of_different_raw_types_mix(tmp_path):
             expected = grey[z : z + 28, y : y + 28, x : x + 28] * 2 - 1
             np.testing.assert_allclose(sample["RAW"], expected, atol=1 / 100)
     assert seen == {0, 1, 2}
+
+
+GREY_KINDS = tuple(
+    f"training.augmentation.{kind}.probability=0.9"
+    for kind in (
+        "gamma", "contrast", "low_contrast_sections", "blur", "noise", "shot_noise", "missing_sections",
+        "cutout",
+    )
+)  # fmt: skip
+GEOMETRY = tuple(
+    f"training.augmentation.{kind}"
+    for kind in ("rotation.probability=1", "rotation.degrees_y=[-180,180]", "scaling.probability=1",
+                 "shifted_sections.probability=0.2")
+)  # fmt: skip
+
+
+def test_optional_grey_values_leave_labels_and_masks_alone(entry, samples):
+    changed = Samples([entry], *GREY_KINDS)
+    for number in range(5):
+        sample, plain = changed[number], samples[number]
+        assert (sample["RAW"] != plain["RAW"]).any()
+        assert -1 <= sample["RAW"].min() < sample["RAW"].max() <= 1
+        assert same({name: array for name, array in plain.items() if name != "RAW"}, sample)
+
+
+def test_samples_with_every_kind_depend_on_seed_and_number_alone(entry, samples):
+    first, second = (Samples([entry], *GREY_KINDS, *GEOMETRY) for _ in range(2))
+    for number in (3, 0):
+        assert same(first[number], second[number])
+    assert not same(first[1], samples[1])
+    np.testing.assert_array_equal(first[1]["PLACE"], samples[1]["PLACE"])
+    np.testing.assert_array_equal(
+        first[1]["LOSS_SCALE"], semantic.balance_scale(first[1]["LABELS"], first[1]["MASK"], 2)
+    )
+
+
+def test_probability_0_is_the_published_sample(entry, samples):
+    zero = [setting.rpartition("=")[0] + "=0" for setting in GREY_KINDS]
+    zero += [f"training.augmentation.{kind}.probability=0" for kind in ("rotation", "scaling")]
+    zero += ["training.augmentation.rotation.degrees_y=[-180,180]", "training.augmentation.blur.sigma=[3,3]"]
+    assert same(Samples([entry], *zero)[2], samples[2])
+
+
+def test_labels_stay_on_their_raw_data_with_every_geometry(tmp_path):
+    """A ball that is white where it is labelled, seen through rotation, scaling and shifted sections."""
+    labels = ball((48, 48, 48), 14)
+    raw = (labels != 0).astype(np.uint8) * 255
+    entry = cell(tmp_path, raw=raw, labels={"ball": (labels, 1)})
+    drawn = Samples([entry], *GEOMETRY, "training.augmentation.intensity=none", "data.voxel_size=[5,5,5]")
+    for number in range(10):
+        sample = drawn[number]
+        white = sample["RAW"][9:19, 9:19, 9:19] > 0
+        assert (white != (sample["LABELS"] != 0)).mean() < 0.06
