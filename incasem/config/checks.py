@@ -101,13 +101,19 @@ def check_loop(config: TrainingConfig) -> None:
     """Check the settings of the training loop that only make sense together.
 
     Raises:
-        ConfigError: two averages of the weights, or a loss without any term.
+        ConfigError: two averages of the weights, or one that never begins; a loss without any term.
     """
     training, loss = config.training, config.loss
     if training.ema_decay is not None and training.swa_start is not None:
         raise ConfigError(
             explain("training.swa_start", f"{training.swa_start} beside ema_decay = {training.ema_decay}",
                     "one of the two, since one average of the weights is saved", "Set the other one to none")
+        )  # fmt: skip
+    if training.swa_start is not None and training.swa_start > training.iterations:
+        raise ConfigError(
+            explain("training.swa_start", training.swa_start,
+                    f"an iteration up to the last one, training.iterations = {training.iterations}",
+                    "Begin earlier: the last quarter is usual")
         )  # fmt: skip
     if not any((loss.cross_entropy_weight, loss.bce_weight, loss.dice_weight)):
         raise ConfigError(

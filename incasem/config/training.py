@@ -14,6 +14,7 @@ from incasem.config.fields import (
     NotNegativeNumber,
     NotNegativeTriple,
     OptionalFraction,
+    OptionalInteger,
     OptionalPositive,
     OptionalPositiveNumber,
     OptionalPositiveTriple,
@@ -161,8 +162,8 @@ class Training(NetworkSizes):
     """Learn filters of mean zero: faster from scratch. The result is the same kind of network."""
     ema_decay: OptionalFraction = None
     """Decay of the moving average of the weights, which is validated and saved too; None: no average."""
-    swa_start: OptionalFraction = None
-    """Fraction of the iterations after which weights are averaged equally; instead of `ema_decay`."""
+    swa_start: OptionalInteger = None
+    """First iteration whose weights go into an equal average; instead of `ema_decay`; None: no average."""
     accumulate: Positive = 1
     """Batches of one iteration, that is, of one step of the optimizer."""
     compile: Flag = False

@@ -10,6 +10,7 @@ hours does not exhaust; a process that ends closes its connections, which the ot
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -101,6 +102,9 @@ class Processes:
         """Return the network whose gradients are the mean over the processes."""
         if self.group is None:
             return forward
+        self.wait()
+        # Of filters with one input channel, whose layout has two names.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return DistributedDataParallel(forward, device_ids=[device] if device.type == "cuda" else None)
 
     def own_gradients(self, forward: Forward) -> AbstractContextManager[None]:
@@ -147,7 +151,8 @@ def processes() -> Iterator[Processes]:
         group = distributed.new_group(backend="gloo", timeout=PATIENCE)
         joined = Processes(distributed.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")), group)
         if not joined.leads:  # the warnings of all processes are the same
-            logging.getLogger("incasem").setLevel(logging.ERROR)
+            for name in ("incasem", "py.warnings"):
+                logging.getLogger(name).setLevel(logging.ERROR)
         yield joined
         joined.wait()
     finally:

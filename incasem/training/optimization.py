@@ -116,5 +116,5 @@ def weight_average(network: ValidNetwork, settings: Training) -> WeightAverage |
     if settings.ema_decay is not None:
         return MovingAverage(network, settings.ema_decay)
     if settings.swa_start is not None:
-        return EqualAverage(network, round(settings.swa_start * settings.iterations))
+        return EqualAverage(network, settings.swa_start)
     return None

@@ -1,5 +1,6 @@
 """A training from its settings to its report: what `train.py` and `incasem train` do."""
 
+import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -121,7 +122,8 @@ def _lead(request: TrainingRequest, joined: Processes, tell: Callable[[str], Non
     store, base = _store_and_base(request)
     config = with_seed(_config(request, base))
     prepared = _prepare(request, config, joined)
-    joined.from_leader(config.model_dump_json(by_alias=True))
+    joined.from_leader(json.dumps(config.to_dict()))
+    joined.wait()  # what the others cannot use is not recorded either
 
     def main(run: Run) -> str:
         run_id = run.run_id
@@ -144,8 +146,9 @@ def _lead(request: TrainingRequest, joined: Processes, tell: Callable[[str], Non
 
 def _follow(request: TrainingRequest, joined: Processes) -> int:
     """Take the same steps with other samples."""
-    config = TrainingConfig.model_validate_json(joined.from_leader())
+    config = TrainingConfig.model_validate(json.loads(joined.from_leader()))
     prepared = _prepare(request, config, joined)
+    joined.wait()
     stepper = _stepper(prepared)
     with prepared.feed as feed:
         batches = feed.batches(config.training.batch_size)
