@@ -112,7 +112,7 @@ def test_every_truncation_is_noticed(tmp_path, trained):
 @pytest.mark.parametrize("content", [b"torn", b"\x80\x02.", b"N.", bytes(5000), b"}R."])
 def test_other_bytes_are_noticed(tmp_path, content):
     (tmp_path / "c").write_bytes(content)
-    with pytest.raises(CheckpointError, match="damaged|model_state_dict"):
+    with pytest.raises(CheckpointError, match=r"damaged|model_state_dict"):
         load_checkpoint(tmp_path / "c")
 
 
