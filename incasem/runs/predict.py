@@ -1,6 +1,7 @@
 """A prediction from its settings to its scores: what `predict.py` and `incasem predict` do."""
 
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,7 @@ from incasem.config import (
     load_prediction_config,
 )
 from incasem.errors import CheckpointError, ConfigError, explain
-from incasem.evaluation.overlap import score_entry
-from incasem.metrics import ClassScores
+from incasem.evaluation.scoring import score_entry
 from incasem.networks import best_checkpoint
 from incasem.prediction import EntryPrediction, output_group, predict_prepared, prepare_prediction
 from incasem.runs.interrupted import at_work, interrupted_run
@@ -154,24 +154,39 @@ def _scores(
     for index, prediction in enumerate(predictions):
         if not prediction.entry.labels:
             continue
-        overlap = score_entry(prediction.segmentation, prediction.entry, config.data.num_classes)
-        scores = overlap.scores()
-        found[prediction.entry.nickname] = [vars(score) for score in scores]
-        for score in scores:
-            _record(run, index, score)
-            if score.class_id > 0:
-                tell(
-                    f"{prediction.entry.nickname}, class {score.class_id}: F1 {score.f1:.4f}, "
-                    f"Jaccard {score.jaccard:.4f}, precision {score.precision:.4f}, recall {score.recall:.4f}"
-                )
+        scores = score_entry(
+            prediction.segmentation,
+            prediction.entry,
+            config.data.num_classes,
+            prob_maps=prediction.prob_maps,
+        )
+        rows = scores.by_class()
+        found[prediction.entry.nickname] = [
+            vars(counted) | row for counted, row in zip(scores.overlap.scores(), rows, strict=True)
+        ]
+        for class_id, row in enumerate(rows):
+            _record(run, index, class_id, row)
+            if class_id > 0:
+                tell(f"{prediction.entry.nickname}, class {class_id}: {_in_words(row)}")
     return {"scores": found}
 
 
-def _record(run: Run, dataset: int, score: ClassScores) -> None:
-    values = {"jaccard_class": score.jaccard, "dice_class": score.f1, "f1_class": score.f1}
-    values |= {"precision": score.precision, "recall": score.recall}
-    for name, value in values.items():
-        run.log_scalar(f"{name}_{score.class_id}_ds_{dataset}", value, 0)
+def _in_words(row: Mapping[str, float]) -> str:
+    names = {"f1": "F1", "jaccard": "Jaccard", "average_precision": "average precision"}
+    return ", ".join(
+        f"{names.get(name, name)} {value:.4f}" for name, value in row.items() if math.isfinite(value)
+    )
+
+
+def _record(run: Run, dataset: int, class_id: int, row: Mapping[str, float]) -> None:
+    """Record scores under their published names, and those that the published code has not."""
+    names = {
+        "jaccard": ("jaccard_class",), "f1": ("dice_class", "f1_class"), "precision": ("precision",),
+        "recall": ("recall",), "average_precision": ("average_precision_class",),
+    }  # fmt: skip
+    for score, value in row.items():
+        for name in names[score] if math.isfinite(value) else ():
+            run.log_scalar(f"{name}_{class_id}_ds_{dataset}", value, 0)
 
 
 def _tell_start(

@@ -1,7 +1,7 @@
 """Semantic segmentation: each voxel gets one of C classes, class 0 being the background.
 
 The target comes from `ground_truth` and is balanced here; the loss is the published balanced cross-entropy;
-decoding is softmax and argmax; scores are overlaps (F1, Jaccard, precision, recall).
+decoding is softmax and argmax; scores are overlaps (F1, Jaccard, precision, recall) and average precision.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.errors import DataError, explain
-from incasem.metrics import OverlapAccumulator
+from incasem.metrics import OverlapAccumulator, PrecisionRecallAccumulator
 
 if TYPE_CHECKING:
     import torch
@@ -179,6 +179,55 @@ def training_scores(
 def scores(num_classes: int) -> OverlapAccumulator:
     """Return the accumulator of this task's scores."""
     return OverlapAccumulator(num_classes)
+
+
+class RegionScores:
+    """All scores of a region, from its decoded blocks; they do not depend on how the region was cut.
+
+    Args:
+        num_classes: C.
+
+    Attributes:
+        overlap: of the classes; see `OverlapAccumulator`.
+        precision_recall: of the probabilities; empty where blocks came without.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.overlap = scores(num_classes)
+        self.precision_recall = PrecisionRecallAccumulator(num_classes)
+
+    def add(
+        self,
+        segmentation_ZYX: NDArray[Any],
+        probabilities: Sequence[NDArray[Any]],
+        classes_ZYX: NDArray[Any],
+        mask_ZYX: NDArray[Any],
+    ) -> None:
+        """Count one block: decoded segmentation and probabilities (or none), truth and mask."""
+        self.overlap.add(segmentation_ZYX, classes_ZYX, mask_ZYX)
+        if probabilities:
+            self.precision_recall.add(probabilities, classes_ZYX, mask_ZYX)
+
+    def merge(self, other: "RegionScores") -> None:
+        """Add the counts of ``other``."""
+        self.overlap.merge(other.overlap)
+        self.precision_recall.merge(other.precision_recall)
+
+    def by_class(self) -> list[dict[str, float]]:
+        """Return ``f1``, ``jaccard``, ``precision``, ``recall`` and ``average_precision`` of each class.
+
+        See `ClassScores` and `PrecisionRecallCurve` for where they are 1, 0 or NaN.
+        """
+        return [
+            {
+                "f1": score.f1,
+                "jaccard": score.jaccard,
+                "precision": score.precision,
+                "recall": score.recall,
+                "average_precision": self.precision_recall.average_precision(score.class_id),
+            }
+            for score in self.overlap.scores()
+        ]
 
 
 def decode(
