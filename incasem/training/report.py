@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from incasem.config import TrainingConfig
+from incasem.evaluation.diagrams import HEADINGS, precision_recall_diagram, score_over_iterations
 from incasem.evaluation.report import Curve, SlicePanel, write_report
 from incasem.networks import ScoredCheckpoint
 
@@ -14,13 +15,6 @@ if TYPE_CHECKING:
     from incasem.training.history import History
     from incasem.training.validation import Section, Validation
 
-_HEADINGS = {
-    "f1": "F1",
-    "jaccard": "Jaccard",
-    "precision": "precision",
-    "recall": "recall",
-    "average_precision": "average precision",
-}
 SMOOTHING = 25  # steps that the smoothed loss is averaged over
 
 
@@ -54,7 +48,7 @@ def write_training_report(
         curves=curves(history),
         scores={
             _row(validation, class_id, iteration, history): {
-                _HEADINGS[score]: value for score, value in scores.items()
+                HEADINGS[score]: value for score, value in scores.items()
             }
             for iteration, validations in tables.items()
             for validation in validations
@@ -74,56 +68,16 @@ def curves(history: "History") -> list[Curve]:
     steps = [float(iteration) for iteration, _ in history.losses]
     losses = [loss for _, loss in history.losses]
     lines = {"training": (steps, _smooth(losses))}
-    scores: dict[str, tuple[list[float], list[float]]] = {}
     for iteration, validations in history.validations:
         for validation in validations:
             _append(lines, f"{validation.nickname}", iteration, validation.loss)
-            for class_id, score in enumerate(validation.scores[1:], start=1):
-                _append(scores, f"{validation.nickname}, class {class_id}", iteration, score["f1"])
+    rows = {iteration: {one.nickname: one.scores for one in of} for iteration, of in history.validations}
+    iteration, validations = history.shown() or (0, [])
+    regions = {validation.nickname: validation.region for validation in validations}
     return [
         Curve("Loss", lines, y_label="cross-entropy"),
-        Curve("F1", scores, y_label="F1", y_limits=(0, 1), marks=_best_marks(history)),
-        *_precision_recall(history),
-    ]
-
-
-def _best_marks(history: "History") -> dict[str, list[tuple[float, float]]]:
-    best = history.best_iteration
-    if best is None:
-        return {}
-    points = [
-        (float(best), score["f1"]) for validation in history.at(best) for score in validation.scores[1:]
-    ]
-    return {f"best checkpoint: iteration {best}": points}
-
-
-def _precision_recall(history: "History") -> list[Curve]:
-    """Return the curves of what the report shows, starred where the segmentation is on them."""
-    shown = history.shown()
-    if shown is None:
-        return []
-    lines, marks = {}, []
-    for validation in shown[1]:
-        for class_id, score in enumerate(validation.scores[1:], start=1):
-            curve = validation.precision_recall.curve(class_id)
-            if not curve.recall.size or np.isnan(curve.average_precision):
-                continue
-            name = f"{validation.nickname}, class {class_id}: AP {curve.average_precision:.3f}"
-            lines[name] = (curve.recall.tolist(), curve.precision.tolist())
-            marks.append((score["recall"], score["precision"]))
-    if not lines:
-        return []
-    return [
-        Curve(
-            f"Precision and recall, iteration {shown[0]}",
-            lines,
-            x_label="recall",
-            y_label="precision",
-            x_limits=(0, 1),
-            y_limits=(0, 1),
-            noisy=False,
-            marks={"segmentation": marks},
-        )
+        score_over_iterations(rows, "f1", history.best_iteration),
+        *precision_recall_diagram(f"Precision and recall, iteration {iteration}", regions),
     ]
 
 

@@ -151,7 +151,9 @@ class Trainer:
         self.history.add(iteration, validations, saved=path.exists())
         for index, validation in enumerate(validations):
             self.monitor.record(iteration, validation.published_metrics(index))
-            self.monitor.validation(index, iteration, validation.scalars(), validation.precision_recall)
+            self.monitor.validation(
+                index, iteration, validation.scalars(), validation.region.precision_recall
+            )
             if validation.section is not None:
                 self.monitor.validation_slices(index, iteration, self._pictures(validation.section))
             self.tell(f"iteration {iteration}: {validation.line()}")

@@ -1,7 +1,8 @@
 """Periodic validation: whole ROIs, block by block, in the memory of one block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from incasem.blockwise import Grid
 from incasem.config import DataEntry, TrainingConfig
 from incasem.geometry import Coordinate, Roi
-from incasem.metrics import PrecisionRecallAccumulator
 from incasem.networks import ValidNetwork
 from incasem.prediction import Predictor
 from incasem.tasks import semantic
@@ -39,11 +39,14 @@ class Validation:
 
     nickname: str
     loss: float
-    scores: Sequence[Mapping[str, float]]
-    """Of class 0, 1, …: see `semantic.RegionScores.by_class`."""
-    precision_recall: PrecisionRecallAccumulator
+    region: semantic.RegionScores
     section: Section | None
     """None where it is no longer kept."""
+
+    @cached_property
+    def scores(self) -> list[dict[str, float]]:
+        """Of class 0, 1, …: see `semantic.RegionScores.by_class`."""
+        return self.region.by_class()
 
     def scalars(self) -> dict[str, float]:
         """Return loss and scores as TensorBoard and the sidecar name them."""
@@ -120,13 +123,7 @@ class Validator:
             middle.add(roi, dataset.raw.read_voxels(roi), classes_ZYX, predicted_ZYX, counted_ZYX)
             if kept is not None:
                 kept.write(roi, predicted_ZYX, classes_ZYX, mask_ZYX, counted_ZYX)
-        return Validation(
-            nickname=dataset.entry.nickname,
-            loss=loss.value(),
-            scores=scores.by_class(),
-            precision_recall=scores.precision_recall,
-            section=middle.section,
-        )
+        return Validation(dataset.entry.nickname, loss.value(), scores, middle.section)
 
     def _block_shape(self) -> Coordinate:
         asked = self._config.validation.block_size_voxels
