@@ -229,7 +229,9 @@ def draw_curve(axes: Any, curve: Curve) -> None:
         axes.plot(xs[middle : middle + len(mean)], mean, color=colour, label=label, linewidth=1.8)
     for name, points in curve.marks.items():
         style = {"marker": "*", "linestyle": "none", "markersize": 11, "color": "white"}
-        axes.plot(*zip(*points, strict=True), markeredgecolor="black", zorder=3, label=plain(name), **style)
+        x, y = zip(*points, strict=True)
+        # Not clipped: a perfect score lies on the frame.
+        axes.plot(x, y, markeredgecolor="black", zorder=3, label=plain(name), clip_on=False, **style)
     axes.set_title(plain(curve.title), fontsize=11, loc="left")
     axes.set_xlabel(plain(curve.x_label))
     axes.set_ylabel(plain(curve.y_label))

@@ -149,7 +149,7 @@ def _finish(
     f1, best = result.best
     files = write_series_report(
         report,
-        title=request.name,
+        title=f"{request.name}: checkpoints of training run {request.run_id}",
         checkpoints=result.checkpoints,
         scores=result.scores,
         best=(f1, best),

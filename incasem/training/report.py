@@ -44,7 +44,7 @@ def write_training_report(
         directory,
         title=name,
         summary=_summary(history, best),
-        slices=_panels(shown[1] if shown else [], config),
+        slices=_panels(*shown, config) if shown else [],
         curves=curves(history),
         scores={
             _row(validation, class_id, iteration, history): {
@@ -97,13 +97,17 @@ def _smooth(values: Sequence[float]) -> list[float]:
     return list((total[ends] - total[begins]) / np.maximum(ends - begins, 1))
 
 
-def _panels(validations: "Sequence[Validation]", config: TrainingConfig) -> list[SlicePanel]:
-    return [_panel(v.nickname, v.section, config) for v in validations if v.section is not None]
+def _panels(iteration: int, validations: "Sequence[Validation]", config: TrainingConfig) -> list[SlicePanel]:
+    return [
+        _panel(f"{validation.nickname}, iteration {iteration}", validation.section, config)
+        for validation in validations
+        if validation.section is not None
+    ]
 
 
-def _panel(nickname: str, section: "Section", config: TrainingConfig) -> SlicePanel:
+def _panel(title: str, section: "Section", config: TrainingConfig) -> SlicePanel:
     return SlicePanel(
-        title=f"{nickname}, z = {section.z}",
+        title=f"{title}, z = {section.z}",
         raw_YX=section.raw_YX,
         labels_YX=section.labels_YX,
         prediction_YX=section.prediction_YX,

@@ -1,5 +1,6 @@
 """Periodic validation: whole ROIs, block by block, in the memory of one block."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,8 +67,10 @@ class Validation:
 
     def line(self) -> str:
         """Return one line for the terminal."""
+        names = {"f1": "F1", "jaccard": "Jaccard", "average_precision": "AP"}
         classes = (
-            f"class {index}: F1 {score['f1']:.3f}, Jaccard {score['jaccard']:.3f}"
+            f"class {index}: "
+            + ", ".join(f"{names[n]} {score[n]:.3f}" for n in names if math.isfinite(score[n]))
             for index, score in enumerate(self.scores)
             if index > 0
         )
