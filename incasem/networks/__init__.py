@@ -20,7 +20,13 @@ from incasem.networks.inference import (
 from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice
-from incasem.networks.selection import ScoredCheckpoint, best_checkpoint, best_scored_checkpoint, mean_f1
+from incasem.networks.selection import (
+    ScoredCheckpoint,
+    best_checkpoint,
+    best_scored_checkpoint,
+    mean_f1,
+    mean_score,
+)
 from incasem.networks.unet import Unet
 from incasem.networks.valid import ValidNetwork
 from incasem.networks.weight_standardization import plain_state, standardise
@@ -48,6 +54,7 @@ __all__ = [
     "load_into",
     "load_optimizer",
     "mean_f1",
+    "mean_score",
     "plain_state",
     "read_sidecar",
     "rearranged",

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from incasem.networks.checkpoint import latest_checkpoint, read_sidecar
 
-_F1_OF_A_STRUCTURE = re.compile(r"f1_class_[1-9]\d*")
-
 
 class ScoredCheckpoint(NamedTuple):
     """A checkpoint with its validated F1; the larger of two is the better one, of equals the newer."""
@@ -48,11 +46,21 @@ def best_checkpoint(directory: Path | str) -> Path | None:
 
 def mean_f1(sidecar: Mapping[str, Any] | None) -> float | None:
     """Return the mean F1 that a sidecar's ``scores`` (dataset → name → value) hold, None without any."""
-    datasets = ((sidecar or {}).get("scores") or {}).values()
+    return mean_score(sidecar, "f1")
+
+
+def mean_score(sidecar: Mapping[str, Any] | None, score: str) -> float | None:
+    """Return the mean of a score over datasets and classes but the background, None without any.
+
+    Args:
+        sidecar: its ``scores`` are dataset → ``<score>_class_<number>`` → value, None where not defined.
+        score: such as `f1` or `average_precision`.
+    """
+    name = re.compile(rf"{re.escape(score)}_class_[1-9]\d*")
     values = [
         value
-        for scores in datasets
-        for name, value in scores.items()
-        if _F1_OF_A_STRUCTURE.fullmatch(name) and value is not None
+        for scores in ((sidecar or {}).get("scores") or {}).values()
+        for key, value in scores.items()
+        if name.fullmatch(key) and value is not None
     ]
     return fmean(values) if values else None

@@ -1,11 +1,9 @@
 """What a training has seen so far: its losses and validations, for the report at its end."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 
-from incasem.networks import mean_f1
+from incasem.networks import ScoredCheckpoint, mean_f1, mean_score, read_sidecar
 from incasem.training.validation import Validation
 
 
@@ -42,21 +40,6 @@ class History:
         scored = [(score, iteration) for iteration, score in self._of_checkpoints.items()]
         return max(scored)[1] if scored else None
 
-    def best_scores(self) -> dict[str, float]:
-        """Return iteration, loss, F1 and average precision of the best checkpoint, empty where there is none.
-
-        Scores are means over datasets and classes but the background, as far as they are defined.
-        """
-        if self.best_iteration is None:
-            return {}
-        best = self.at(self.best_iteration)
-        means = {"loss": fmean(validation.loss for validation in best)}
-        for name in ("f1", "average_precision"):
-            values = [score[name] for validation in best for score in validation.scores[1:]]
-            defined = [value for value in values if math.isfinite(value)]
-            means |= {name: fmean(defined)} if defined else {}
-        return {"iteration": float(self.best_iteration)} | means
-
     def at(self, iteration: int) -> list[Validation]:
         """Return the validations of an iteration; empty where there was none."""
         return next((of for i, of in self.validations if i == iteration), [])
@@ -66,3 +49,15 @@ class History:
         if self.best_iteration is not None:
             return self.best_iteration, self.at(self.best_iteration)
         return self.validations[-1] if self.validations else None
+
+
+def scores_of(best: ScoredCheckpoint | None) -> dict[str, float]:
+    """Return iteration, F1 and average precision of a checkpoint from its sidecar; empty for None.
+
+    Scores are means over datasets and classes but the background, as far as they are defined.
+    """
+    if best is None:
+        return {}
+    average = mean_score(read_sidecar(best.path), "average_precision")
+    known = {} if average is None else {"average_precision": average}
+    return {"iteration": float(best.iteration), "f1": best.f1} | known

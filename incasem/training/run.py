@@ -43,7 +43,7 @@ from incasem.tracking import (
 )
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import SampleFeed
-from incasem.training.history import History
+from incasem.training.history import History, scores_of
 from incasem.training.monitor import Monitor
 from incasem.training.report import write_training_report
 from incasem.training.sources import check_entries
@@ -267,7 +267,8 @@ def _run(
             tell=tell,
         )
         history = trainer.run()
-        monitor.outcome(config, config.training.iterations, history.best_scores())
+        best = best_scored_checkpoint(directories.models)  # perhaps of an earlier part
+        monitor.outcome(config, config.training.iterations, scores_of(best))
         return history
 
 

@@ -1,12 +1,14 @@
 """What a training remembers, and what its report makes of it."""
 
+import math
+
 import numpy as np
 import pytest
 
 from incasem.config import load_training_config
-from incasem.networks import ScoredCheckpoint
+from incasem.networks import ScoredCheckpoint, write_sidecar
 from incasem.tasks.semantic import RegionScores
-from incasem.training.history import History
+from incasem.training.history import History, scores_of
 from incasem.training.report import curves, write_training_report
 from incasem.training.validation import Section, Validation
 
@@ -44,7 +46,6 @@ def test_what_has_no_checkpoint_cannot_be_the_best():
     assert made.best_iteration == 2000
     unsaved = history(40, 10, saved=lambda iteration: False)
     assert unsaved.best_iteration is None
-    assert unsaved.best_scores() == {}
     assert unsaved.shown()[0] == 1000, "the latest"
 
 
@@ -55,14 +56,14 @@ def test_only_the_best_and_the_latest_keep_their_pictures():
     assert len(made.validations) == 4
 
 
-def test_scores_of_the_best():
-    made = History()
-    made.add(7, [validation(0, "a", 0.2), validation(50, "b", 0.4)], saved=True)
-    scores = made.best_scores()
-    assert scores["iteration"] == 7
-    assert scores["loss"] == pytest.approx(0.3)
-    assert scores["f1"] == pytest.approx(0.5)
-    assert scores["average_precision"] == pytest.approx((1 + 0.5) / 2)
+def test_scores_of_the_best(tmp_path):
+    path = tmp_path / "model_checkpoint_7"
+    scores = {"a": {"average_precision_class_0": 0.1, "average_precision_class_1": 0.8},
+              "b": {"average_precision_class_1": 0.4, "average_precision_class_2": math.nan}}  # fmt: skip
+    write_sidecar(path, {"scores": scores})
+    best = ScoredCheckpoint(0.5, 7, path)
+    assert scores_of(best) == {"iteration": 7, "f1": 0.5, "average_precision": pytest.approx(0.6)}
+    assert scores_of(None) == {}
 
 
 def test_curves_of_the_report():

@@ -87,7 +87,7 @@ def test_settings_and_best_scores(trained):
     assert settings["training.input_size_voxels"] == "[28, 28, 28]"
     assert settings["training.start_from"] == "none"
     metrics = {info.name.tag for info in shown.metric_infos}
-    assert metrics == {"best/iteration", "best/loss", "best/f1", "best/average_precision"}
+    assert metrics == {"best/iteration", "best/f1", "best/average_precision"}
     assert metrics <= set(training.Tags()["scalars"])
     sidecars = [
         json.loads((project / f"runs/models/0001/model_checkpoint_{i}.json").read_text()) for i in (0, 4)
@@ -128,6 +128,24 @@ def test_the_curve_of_a_training(trained):
     assert recall[0] == 1
     assert precision[0] == pytest.approx(tp[0] / (32 * 32 * 24), rel=1e-5)
     assert (np.diff(recall) <= 0).all()
+
+
+def test_a_continued_training_keeps_the_best_of_its_earlier_part(project):
+    run(project, "training.iterations=2")
+    path = project / "runs/models/0001/model_checkpoint_0.json"
+    sidecar = json.loads(path.read_text())
+    sidecar["scores"]["validate"]["f1_class_1"] = 0.9999
+    path.write_text(json.dumps(sidecar))
+
+    _, lines = run(project, "training.iterations=3", continue_run=1)
+
+    training = events(project / "runs/tensorboard/0001/training")
+    assert training.Scalars("best/iteration")[-1].value == 0
+    assert training.Scalars("best/f1")[-1].value == pytest.approx(0.9999)
+    assert "  the best:    model_checkpoint_0, validated F1 0.9999" in lines
+    assert (
+        "model_checkpoint_0, validated F1 0.9999" in (project / "runs/reports/0001/report.html").read_text()
+    )
 
 
 def test_a_curve_is_that_of_the_histograms(tmp_path):
