@@ -12,10 +12,6 @@ from incasem.training.directories import RunDirectories
 from incasem.training.monitor import COMPARED_SETTINGS, Monitor, compared_settings
 from tests.training.conftest import run
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:tensorboard", "ignore::UserWarning:google"
-)
-
 SCORES = {f"{name}_class_{c}" for c in (0, 1) for name in ("f1", "jaccard", "precision", "recall",
                                                            "average_precision")}  # fmt: skip
 
