@@ -15,6 +15,7 @@ FLOORS = {
     "training": 4, "runs": 4,
     "demo": 5,
     "cli": 6,
+    "__main__": 7,
 }  # fmt: skip
 
 

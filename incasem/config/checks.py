@@ -87,12 +87,38 @@ def check_training_data(
             explain("data.downsample_factor", config.data.downsample_factor, "1",
                     "Downsample the volume first and give its own voxel size")
         )  # fmt: skip
+    check_loop(config)
     check_classes(config, [*training, *validation])
     check_voxel_sizes([*training, *validation], config.data.voxel_size)
     if not any(entry.labels for entry in training):
         raise ConfigError(
             explain("labels of the training data", "not set in any entry", "at least one entry with labels",
                     'Add "labels": {"volumes/labels/er": 1} to an entry')
+        )  # fmt: skip
+
+
+def check_loop(config: TrainingConfig) -> None:
+    """Check the settings of the training loop that only make sense together.
+
+    Raises:
+        ConfigError: two averages of the weights, or one that never begins; a loss without any term.
+    """
+    training, loss = config.training, config.loss
+    if training.ema_decay is not None and training.swa_start is not None:
+        raise ConfigError(
+            explain("training.swa_start", f"{training.swa_start} beside ema_decay = {training.ema_decay}",
+                    "one of the two, since one average of the weights is saved", "Set the other one to none")
+        )  # fmt: skip
+    if training.swa_start is not None and training.swa_start > training.iterations:
+        raise ConfigError(
+            explain("training.swa_start", training.swa_start,
+                    f"an iteration up to the last one, training.iterations = {training.iterations}",
+                    "Begin earlier: the last quarter is usual")
+        )  # fmt: skip
+    if not any((loss.cross_entropy_weight, loss.bce_weight, loss.dice_weight)):
+        raise ConfigError(
+            explain("loss.cross_entropy_weight", "0, as bce_weight and dice_weight are",
+                    "at least one of the three above 0", "Leave it out for the published loss")
         )  # fmt: skip
 
 

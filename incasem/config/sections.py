@@ -13,7 +13,7 @@ from incasem.config.fields import (
     not_allowed,
 )
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class DataSettings(Section):

@@ -14,6 +14,7 @@ from incasem.config.fields import (
     NotNegativeNumber,
     NotNegativeTriple,
     OptionalFraction,
+    OptionalInteger,
     OptionalPositive,
     OptionalPositiveNumber,
     OptionalPositiveTriple,
@@ -47,7 +48,7 @@ class Optimizer(Section):
     lr: PositiveNumber = 3e-5
     weight_decay: NotNegativeNumber = 3e-5
     """Added to the gradient (L2), as published."""
-    schedule: Annotated[Literal["none", "cosine"], BeforeValidator(_schedule)] = "none"
+    schedule: Annotated[Literal["none", "cosine", "poly"], BeforeValidator(_schedule)] = "none"
 
 
 class Reject(Section):
@@ -115,6 +116,13 @@ class Augmentation(Section):
     simple: Simple | None = Simple()
 
 
+class Checkpoints(Section):
+    """Which checkpoints stay on the disk."""
+
+    keep: OptionalPositive = None
+    """The newest ones, besides the best validated one; None: all of them."""
+
+
 class Every(Section):
     """How often something is written, in iterations."""
 
@@ -154,6 +162,13 @@ class Training(NetworkSizes):
     """Learn filters of mean zero: faster from scratch. The result is the same kind of network."""
     ema_decay: OptionalFraction = None
     """Decay of the moving average of the weights, which is validated and saved too; None: no average."""
+    swa_start: OptionalInteger = None
+    """First iteration whose weights go into an equal average; instead of `ema_decay`; None: no average."""
+    accumulate: Positive = 1
+    """Batches of one iteration, that is, of one step of the optimizer."""
+    compile: Flag = False
+    """Let `torch.compile` make the kernels of the network in training."""
+    checkpoints: Checkpoints = Checkpoints()
     optimizer: Optimizer = Optimizer()
     reject: Reject = Reject()
     sampling: Sampling = Sampling()
@@ -209,8 +224,12 @@ class Loss(Section):
     weight: Annotated[tuple[float, ...], BeforeValidator(_weights)] = (1.0, 1.0)
     """One for each class, background first."""
     balance_labels: BalanceLabels = BalanceLabels()
+    cross_entropy_weight: NotNegativeNumber = 1.0
+    """Of the balanced cross-entropy, which is the published loss, in the sum that is minimised."""
+    bce_weight: NotNegativeNumber = 0.0
+    """Of the binary cross-entropy with the class weights alone."""
     dice_weight: NotNegativeNumber = 0.0
-    """Of the soft Dice loss, which is added to the cross-entropy; published: none."""
+    """Of the soft Dice loss."""
 
 
 class Torch(Section):

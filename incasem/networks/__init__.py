@@ -19,13 +19,14 @@ from incasem.networks.inference import (
 )
 from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
-from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice
+from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice, weighted_bce
 from incasem.networks.selection import (
     ScoredCheckpoint,
     best_checkpoint,
     best_scored_checkpoint,
     mean_f1,
     mean_score,
+    remove_old_checkpoints,
 )
 from incasem.networks.unet import Unet
 from incasem.networks.valid import ValidNetwork
@@ -58,8 +59,10 @@ __all__ = [
     "plain_state",
     "read_sidecar",
     "rearranged",
+    "remove_old_checkpoints",
     "save_checkpoint",
     "soft_dice",
     "standardise",
+    "weighted_bce",
     "write_sidecar",
 ]

@@ -1,8 +1,9 @@
 """Checkpoints in the published format, written so that a torn one can never be taken for a whole one.
 
-A file holds `model_state_dict` and `optimizer_state_dict`, as published. Two additions, neither of which
-a published reader minds: `training_state_dict` (the state to go on training from, where the model state is a
-moving average of it or its standardised filters) and a sidecar `<path>.json` that says what the network is.
+A file holds `model_state_dict` and `optimizer_state_dict`, as published. Three additions, none of which a
+published reader minds: `training_state_dict` (the state to go on training from, where the model state is an
+average of it or its standardised filters), `scaler_state_dict` (of the gradient scaler, where the training is
+in float16) and a sidecar `<path>.json` that says what the network is.
 Reading is restricted to tensors and plain containers (`weights_only`): nothing in a file is executed.
 """
 
@@ -27,6 +28,7 @@ from incasem.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 _MODEL, _OPTIMIZER, _TRAINING = "model_state_dict", "optimizer_state_dict", "training_state_dict"
+_SCALER = "scaler_state_dict"
 _NAME = re.compile(r"model_checkpoint_(\d+)")
 # What torch and zipfile raise on damaged or foreign files.
 _READ_ERRORS = (
@@ -34,7 +36,8 @@ _READ_ERRORS = (
     EOFError,
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
+    TypeError,
     AttributeError,
     struct.error,
     zipfile.BadZipFile,
@@ -51,6 +54,7 @@ class Checkpoint:
         model_state: the weights to predict with.
         optimizer_state: `state_dict` of the optimizer, None where the file has none.
         training_state: the state to go on training from, None where they are `model_state`.
+        scaler_state: `state_dict` of the gradient scaler, None where the training had none.
         sidecar: content of `<path>.json`, None where there is no such file.
     """
 
@@ -58,6 +62,7 @@ class Checkpoint:
     model_state: dict[str, Tensor]
     optimizer_state: dict[str, Any] | None = None
     training_state: dict[str, Tensor] | None = None
+    scaler_state: dict[str, Any] | None = None
     sidecar: dict[str, Any] | None = None
 
 
@@ -68,6 +73,7 @@ def save_checkpoint(
     sidecar: Mapping[str, Any],
     *,
     in_training: nn.Module | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write a checkpoint and its sidecar; both appear whole or not at all, and are durable on return.
 
@@ -77,6 +83,7 @@ def save_checkpoint(
         optimizer: of the network in training; None leaves the state out.
         sidecar: JSON-able description (run, iteration, model, data, scores); a NaN becomes null.
         in_training: the network that the optimizer works on, where that is another one than ``network``.
+        scaler: of the training; one that is not enabled has no state.
 
     Raises:
         CheckpointError: the file cannot be written (disk full, no permission).
@@ -87,6 +94,8 @@ def save_checkpoint(
         content[_OPTIMIZER] = optimizer.state_dict()
     if in_training is not None:
         content[_TRAINING] = _portable_state(in_training)
+    if scaler is not None and scaler.is_enabled():
+        content[_SCALER] = scaler.state_dict()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # The sidecar goes first: a checkpoint that can be seen has its description.
@@ -141,7 +150,17 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         model_state=_tensors(content, _MODEL, source),
         optimizer_state=_optional_dict(content, _OPTIMIZER, source),
         training_state=_tensors(content, _TRAINING, source) if _TRAINING in content else None,
+        scaler_state=_optional_dict(content, _SCALER, source),
         sidecar=_read_sidecar(_sidecar_path(source)),
+    )
+
+
+def list_checkpoints(directory: Path | str) -> list[tuple[int, Path]]:
+    """Return iteration and path of each `model_checkpoint_<iteration>`, the oldest first, unread."""
+    return sorted(
+        (int(match[1]), entry)
+        for entry in (Path(directory).iterdir() if Path(directory).is_dir() else ())
+        if (match := _NAME.fullmatch(entry.name))
     )
 
 
@@ -150,12 +169,7 @@ def latest_checkpoint(directory: Path | str) -> tuple[int, Path] | None:
 
     Damaged files are skipped with a warning; None where nothing is left.
     """
-    found = [
-        (int(match[1]), entry)
-        for entry in (Path(directory).iterdir() if Path(directory).is_dir() else ())
-        if (match := _NAME.fullmatch(entry.name))
-    ]
-    for iteration, path in sorted(found, reverse=True):
+    for iteration, path in reversed(list_checkpoints(directory)):
         try:
             load_checkpoint(path)
         except CheckpointError as error:
@@ -163,6 +177,12 @@ def latest_checkpoint(directory: Path | str) -> tuple[int, Path] | None:
         else:
             return iteration, path
     return None
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint with its sidecar; the sidecar goes last, so that no checkpoint lacks its own."""
+    path.unlink(missing_ok=True)
+    _sidecar_path(path).unlink(missing_ok=True)
 
 
 def _check_sums(path: Path) -> None:

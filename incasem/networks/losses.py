@@ -1,4 +1,9 @@
-"""Losses on voxels, with the masks and scales that the training feed makes."""
+"""Losses on voxels, with the masks and scales that the training feed makes.
+
+Each is a sum over voxels or samples, divided by what stands for their number. Where a step consists of
+several batches, ``total`` gives that number for the whole step: the losses of the batches then add up to the
+loss of one large batch, and so do their gradients.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +21,7 @@ def balanced_cross_entropy(
     labels_NZYX: Tensor,
     scale_NZYX: Tensor,
     class_weights: Sequence[float] | Tensor,
+    total: float | None = None,
 ) -> Tensor:
     """Return the published loss ``sum(w[label] * CE * scale) / sum(scale)``, a float32 scalar.
 
@@ -24,6 +30,7 @@ def balanced_cross_entropy(
         labels_NZYX: integer class of each voxel, 0 … C - 1 wherever the scale is positive.
         scale_NZYX: weight of each voxel, 0 outside the mask (class balance and mask in one array).
         class_weights: one weight a class (`loss.weight`).
+        total: sum of the scales of the whole step; None: of this batch.
 
     A batch without any weight gives 0 with a gradient of zeros (the published code gave NaN); voxels of
     scale 0 take no part, whatever their labels and logits.
@@ -34,17 +41,57 @@ def balanced_cross_entropy(
     labels = torch.where(counts, labels_NZYX, 0).long()
     logits = torch.where(counts.unsqueeze(1), logits_NCZYX.float(), 0.0)
     entropy = functional.cross_entropy(logits, labels, weights, reduction="none")
-    total = scale.sum()
-    return (entropy * scale).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    return _divided((entropy * scale).sum(), scale.sum() if total is None else total)
+
+
+def weighted_bce(
+    logits_NCZYX: Tensor,
+    labels_NZYX: Tensor,
+    scale_NZYX: Tensor,
+    class_weights: Sequence[float] | Tensor,
+    total: float | None = None,
+) -> Tensor:
+    """Return the weighted binary cross-entropy of the foreground classes, a float32 scalar.
+
+    For each class c but the background, with the softmax p, ``-w[c] log(p[c])`` in voxels of the class and
+    ``-w[0] log(1 - p[c])`` in all others; the mean of the voxels that count and of the classes. Unlike
+    `balanced_cross_entropy` the weights are the same in all samples, whatever they hold: with equal weights
+    the probabilities are calibrated. With two classes it is the cross-entropy with class weights.
+
+    Args:
+        logits_NCZYX: output of the network, C ≥ 2.
+        labels_NZYX: integer class of each voxel, 0 … C - 1 wherever the scale is positive.
+        scale_NZYX: voxels that count are positive; how much is not used.
+        class_weights: one weight a class (`loss.weight`); the background's is that of the negatives.
+        total: how many voxels of the whole step count; None: of this batch.
+
+    A batch in which nothing counts gives 0 with a gradient of zeros.
+    """
+    counts = scale_NZYX > 0
+    weights = torch.as_tensor(class_weights, dtype=torch.float32, device=logits_NCZYX.device)
+    logits = torch.where(counts.unsqueeze(1), logits_NCZYX.float(), 0.0)
+    log_probabilities = logits.log_softmax(dim=1)
+    classes = range(logits.shape[1])
+    loss = logits.new_zeros(())
+    for index in classes[1:]:
+        others = torch.logsumexp(log_probabilities[:, [c for c in classes if c != index]], dim=1)
+        own = labels_NZYX == index
+        terms = torch.where(own, weights[index] * log_probabilities[:, index], weights[0] * others)
+        loss = loss - torch.where(counts, terms, 0.0).sum()
+    return _divided(loss, counts.sum() if total is None else total) / (len(classes) - 1)
 
 
 def soft_dice(
-    logits_NCZYX: Tensor, labels_NZYX: Tensor, scale_NZYX: Tensor, smoothing: float = DICE_SMOOTHING
+    logits_NCZYX: Tensor,
+    labels_NZYX: Tensor,
+    scale_NZYX: Tensor,
+    smoothing: float = DICE_SMOOTHING,
+    total: int | None = None,
 ) -> Tensor:
     """Return the soft Dice loss of the foreground classes, a float32 scalar from 0 to 1.
 
     For each class but the background, ``1 - (2 sum(p * g) + s) / (sum(p) + sum(g) + s)`` with the softmax p
-    and the truth g over the whole batch; the mean of the classes. It weighs missed and invented voxels as
+    and the truth g of a sample; the mean of the classes and samples. It weighs missed and invented voxels as
     the F1 score does (Milletari et al., "V-Net", 3DV 2016).
 
     Args:
@@ -52,17 +99,28 @@ def soft_dice(
         labels_NZYX: integer class of each voxel, 0 … C - 1 wherever the scale is positive.
         scale_NZYX: voxels that count are positive; how much is not used.
         smoothing: s, in voxels.
+        total: samples of the whole step; None: of this batch.
     """
-    counts = scale_NZYX > 0
-    softmax = torch.where(counts.unsqueeze(1), logits_NCZYX.float().softmax(dim=1), 0.0)
+    counts = (scale_NZYX > 0).unsqueeze(1)
+    # Twice: what a network gives for voxels that do not count must reach neither the value nor the gradient.
+    softmax = torch.where(counts, torch.where(counts, logits_NCZYX.float(), 0.0).softmax(dim=1), 0.0)
     losses = []
-    for index in range(1, logits_NCZYX.shape[1]):
-        p = softmax[:, index]
-        truth = (counts & (labels_NZYX == index)).to(torch.float32)
-        losses.append(dice_of_sums((p * truth).sum(), p.sum(), truth.sum(), smoothing))
-    return torch.stack(losses).mean()
+    for p_CZYX, labels_ZYX, counts_CZYX in zip(softmax, labels_NZYX, counts, strict=True):
+        for index in range(1, len(p_CZYX)):
+            p = p_CZYX[index]
+            truth = (counts_CZYX[0] & (labels_ZYX == index)).to(torch.float32)
+            losses.append(dice_of_sums((p * truth).sum(), p.sum(), truth.sum(), smoothing))
+    mean = torch.stack(losses).mean()
+    return mean if total is None else mean * (len(softmax) / total)
 
 
 def dice_of_sums(both: Any, predicted: Any, true: Any, smoothing: float = DICE_SMOOTHING) -> Any:
     """Return the soft Dice loss of one class from its three sums (numbers or tensors, voxels)."""
     return 1 - (2 * both + smoothing) / (predicted + true + smoothing)
+
+
+def _divided(loss: Tensor, total: Tensor | float) -> Tensor:
+    """Return ``loss / total``, or ``loss``, which then is 0, where nothing counts."""
+    if isinstance(total, Tensor):
+        return loss / torch.where(total > 0, total, torch.ones_like(total))
+    return loss / total if total > 0 else loss

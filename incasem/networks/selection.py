@@ -1,4 +1,4 @@
-"""Which checkpoint of a training to predict with."""
+"""Which checkpoint of a training to predict with, and which ones to keep."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from incasem.networks.checkpoint import latest_checkpoint, read_sidecar
+from incasem.networks.checkpoint import (
+    latest_checkpoint,
+    list_checkpoints,
+    read_sidecar,
+    remove_checkpoint,
+)
 
 
 class ScoredCheckpoint(NamedTuple):
@@ -64,3 +69,23 @@ def mean_score(sidecar: Mapping[str, Any] | None, score: str) -> float | None:
         if name.fullmatch(key) and value is not None
     ]
     return fmean(values) if values else None
+
+
+def remove_old_checkpoints(directory: Path | str, keep: int, newest: int) -> None:
+    """Remove all checkpoints but the ``keep`` newest ones and the best validated one.
+
+    Also what a killed training left half-written.
+
+    Args:
+        directory: of one training, which writes nothing meanwhile.
+        keep: at least 1. With 1, a newest one that is damaged later leaves the best one alone.
+        newest: iteration of the newest one. What lies there of later ones is damaged, or the training would
+            have gone on from it; it does not count and stays until it is replaced.
+    """
+    for path in Path(directory).glob(".model_checkpoint_*.tmp"):
+        path.unlink(missing_ok=True)
+    own = [path for iteration, path in list_checkpoints(directory) if iteration <= newest]
+    best = best_checkpoint(directory)
+    for path in own[:-keep]:
+        if path != best:
+            remove_checkpoint(path)

@@ -69,6 +69,7 @@ class SampleFeed:
         num_workers: processes that make samples, at most one a CPU; 0: this process makes them when asked.
             None: `training.precache.num_workers`.
         num_samples: how many samples will be asked for, where that is known; None: no end.
+        numbers: of the samples to make, in their order, where they are not all from ``start_index`` on.
 
     Raises:
         ConfigError: no entries, or shapes that do not fit together.
@@ -87,6 +88,7 @@ class SampleFeed:
         start_index: int = 0,
         num_workers: int | None = None,
         num_samples: int | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         shape = _sample_shape(entries, input_shape, output_shape)
         precache = config.training.precache
@@ -101,9 +103,9 @@ class SampleFeed:
         check_learnable(sources, indices)
         self._dataset = SampleMaker(sources, indices, config, shape, seed, shared)
         self._dtypes = {source.raw.dtype for source in sources}
-        self._numbers = itertools.count(start_index)
+        self._numbers: Iterator[int] = itertools.count(start_index) if numbers is None else numbers
         if num_samples is not None:
-            self._numbers = itertools.islice(self._numbers, num_samples)  # type: ignore[assignment]
+            self._numbers = itertools.islice(self._numbers, num_samples)
         self._loaded: Iterator[Any] | None = None
 
     @property

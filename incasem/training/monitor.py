@@ -20,12 +20,13 @@ _EVERY_LEVEL = 3
 
 #: The settings that TensorBoard compares trainings by: the same for all, since it shows those of the first.
 COMPARED_SETTINGS = (
-    "training.iterations", "training.batch_size", "training.precision", "training.optimizer.lr",
-    "training.optimizer.weight_decay", "training.optimizer.schedule", "training.gradient_clip",
-    "training.ema_decay", "training.weight_standardization", "training.start_from",
-    "training.sampling.foreground", "training.reject.min_masked", "training.input_size_voxels",
-    "loss.type", "loss.weight", "loss.dice_weight", "model.num_fmaps", "model.fmap_inc_factor",
-    "model.downsample_factors", "data.num_classes", "data.voxel_size", "seed",
+    "training.iterations", "training.batch_size", "training.accumulate", "training.precision",
+    "training.optimizer.lr", "training.optimizer.weight_decay", "training.optimizer.schedule",
+    "training.gradient_clip", "training.ema_decay", "training.swa_start",
+    "training.weight_standardization", "training.start_from", "training.sampling.foreground",
+    "training.reject.min_masked", "training.input_size_voxels", "loss.type", "loss.weight",
+    "loss.cross_entropy_weight", "loss.bce_weight", "loss.dice_weight", "model.num_fmaps",
+    "model.fmap_inc_factor", "model.downsample_factors", "data.num_classes", "data.voxel_size", "seed",
 )  # fmt: skip
 _TEXTS = ("training.start_from",)  # where they are set; a column of the dashboard has one type
 

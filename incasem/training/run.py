@@ -1,9 +1,11 @@
 """A training from its settings to its report: what `train.py` and `incasem train` do."""
 
+import json
 import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,6 @@ from incasem.networks import (
     latest_checkpoint,
     load_checkpoint,
 )
-from incasem.prediction import choose_device
 from incasem.tracking import (
     MODEL_CARDS,
     TRAININGS,
@@ -42,12 +43,14 @@ from incasem.tracking import (
     run_experiment,
 )
 from incasem.training.directories import RunDirectories
+from incasem.training.distributed import Processes, processes
 from incasem.training.feed import SampleFeed
 from incasem.training.history import History, scores_of
 from incasem.training.monitor import Monitor
 from incasem.training.report import write_training_report
 from incasem.training.sources import check_entries
 from incasem.training.state import TrainingState, initial_state
+from incasem.training.step import Stepper
 from incasem.training.trainer import Trainer
 from incasem.training.validation import Validator
 
@@ -87,7 +90,7 @@ class _Prepared:
 
     Attributes:
         start: first iteration.
-        state: network, optimizer and average at `start`.
+        state: network, optimizer and so on at `start`.
         feed: its samples; no worker runs before the first one is asked for.
     """
 
@@ -100,10 +103,11 @@ class _Prepared:
     start: int
     state: TrainingState
     feed: SampleFeed
+    processes: Processes
 
 
 def train(request: TrainingRequest, tell: Callable[[str], None]) -> int:
-    """Train as asked, record the run, and return its id.
+    """Train as asked, record the run, and return its id; 0 in a process that does not lead.
 
     Args:
         request: what the command line asked for.
@@ -112,9 +116,17 @@ def train(request: TrainingRequest, tell: Callable[[str], None]) -> int:
     Raises:
         IncasemError: bad settings or data (nothing is written), or a failure in the run.
     """
+    with processes() as joined:
+        return _lead(request, joined, tell) if joined.leads else _follow(request, joined)
+
+
+def _lead(request: TrainingRequest, joined: Processes, tell: Callable[[str], None]) -> int:
+    """Train and record the run; the other processes learn the settings once they have been checked."""
     store, base = _store_and_base(request)
     config = with_seed(_config(request, base))
-    prepared = _prepare(request, config)
+    prepared = _prepare(request, config, joined)
+    joined.from_leader(json.dumps(config.to_dict()))
+    joined.wait()  # what the others cannot use is not recorded either
 
     def main(run: Run) -> str:
         run_id = run.run_id
@@ -134,6 +146,19 @@ def train(request: TrainingRequest, tell: Callable[[str], None]) -> int:
         artifacts=prepared.artifacts,
     )
     return outcome.run_id
+
+
+def _follow(request: TrainingRequest, joined: Processes) -> int:
+    """Take the same steps with other samples."""
+    config = TrainingConfig.model_validate(json.loads(joined.from_leader()))
+    prepared = _prepare(request, config, joined)
+    joined.wait()
+    stepper = _stepper(prepared)
+    with prepared.feed as feed:
+        batches = feed.batches(config.training.batch_size)
+        for iteration in range(prepared.start, config.training.iterations + 1):
+            stepper.step(iteration, list(islice(batches, config.training.accumulate)))
+    return 0
 
 
 def _store_and_base(request: TrainingRequest) -> tuple[RunStore, dict[str, Any] | None]:
@@ -195,7 +220,7 @@ def _config(request: TrainingRequest, base: dict[str, Any] | None) -> TrainingCo
     return config
 
 
-def _prepare(request: TrainingRequest, config: TrainingConfig) -> _Prepared:
+def _prepare(request: TrainingRequest, config: TrainingConfig, joined: Processes) -> _Prepared:
     """Check everything that can be checked before a run is recorded."""
     training_path = data_config_path(config.training.data, "training.data")
     training = load_data_config(training_path, config.directories.data)
@@ -211,25 +236,40 @@ def _prepare(request: TrainingRequest, config: TrainingConfig) -> _Prepared:
         if section == "training" or not sizes.are_default:
             check_network_sizes(section, sizes, network.output_shape, network.input_shape_for)
     check_entries([*training, *validation])
-    device = choose_device(config.torch.device)
+    device = joined.device(config.torch.device)
     precision = choose_precision(config.training.precision, device)
     checkpoint, start = _checkpoint_to_start_from(request, config)
-    state = initial_state(config, network, checkpoint, device, continues=request.continue_run is not None)
-    feed = _feed(config, training, start)
-    return _Prepared(config, training, validation, artifacts, device, precision, start, state, feed)
+    continues = request.continue_run is not None
+    state = initial_state(config, network, checkpoint, device, precision, continues=continues)
+    feed = _feed(config, training, start, joined)
+    return _Prepared(config, training, validation, artifacts, device, precision, start, state, feed, joined)
 
 
-def _feed(config: TrainingConfig, entries: Sequence[DataEntry], start: int) -> SampleFeed:
-    batch_size = config.training.batch_size
+def _feed(config: TrainingConfig, entries: Sequence[DataEntry], start: int, joined: Processes) -> SampleFeed:
+    settings = config.training
+    first, end = (iteration * settings.accumulate for iteration in (start, settings.iterations + 1))
     return SampleFeed(
         entries,
         config,
         config.training.input_size_voxels,
         config.training.output_size_voxels,
         seed=config.seed if config.seed is not None else 0,
-        start_index=start * batch_size,
-        num_samples=max(config.training.iterations + 1 - start, 0) * batch_size,
+        numbers=joined.sample_numbers(first, end, settings.batch_size),
+        num_samples=max(end - first, 0) * settings.batch_size,
     )
+
+
+def _stepper(prepared: _Prepared) -> Stepper:
+    """Make this process ready to compute, and return what takes its steps."""
+    config, state = prepared.config, prepared.state
+    if prepared.device.type == "cpu":
+        keep_freed_memory()
+    if config.training.num_threads is not None:
+        torch.set_num_threads(config.training.num_threads)
+    return Stepper(
+        config, state.network, state.optimizer, state.scaler, prepared.device, prepared.precision,
+        prepared.processes,
+    )  # fmt: skip
 
 
 def _run(
@@ -239,12 +279,8 @@ def _run(
     log_scalar: Callable[[str, float, int], None],
     tell: Callable[[str], None],
 ) -> History:
-    config = prepared.config
-    if prepared.device.type == "cpu":
-        keep_freed_memory()
-    if config.training.num_threads is not None:
-        torch.set_num_threads(config.training.num_threads)
-    state, start = prepared.state, prepared.start
+    config, state, start = prepared.config, prepared.state, prepared.start
+    stepper = _stepper(prepared)
     _tell_start(tell, request, prepared, directories, start)
     validator = Validator(prepared.validation, config, prepared.device, directories)
     nicknames = [entry.nickname for entry in prepared.validation]
@@ -252,15 +288,12 @@ def _run(
         monitor.record(start, {"num_params": sum(p.numel() for p in state.result.parameters())})
         trainer = Trainer(
             config=config,
-            network=state.network,
-            optimizer=state.optimizer,
+            stepper=stepper,
             batches=feed.batches(config.training.batch_size),
             validator=validator if prepared.validation else None,
             monitor=monitor,
             directories=directories,
             sidecar=_sidecar(request, prepared, directories),
-            device=prepared.device,
-            precision=prepared.precision,
             result=state.result,
             average=state.average,
             start=start,
@@ -317,9 +350,11 @@ def _tell_start(
     parameters = sum(p.numel() for p in prepared.state.result.parameters())
     regions = f"{len(prepared.training)} training and {len(prepared.validation)} validation regions"
     precision = str(prepared.precision).removeprefix("torch.")
+    world = prepared.processes.world
+    device = f"{prepared.device}" + (f" in {world} processes" if world > 1 else "")
     tell(
         f"run {directories.run_id} ({request.name}): {config.model.type} with {parameters:,} parameters on "
-        f"{prepared.device}, {precision}; {regions}; iterations {start} to {config.training.iterations}"
+        f"{device}, {precision}; {regions}; iterations {start} to {config.training.iterations}"
     )
     tell(f"  watch it: tensorboard --logdir {directories.tensorboard}")
 

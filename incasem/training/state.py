@@ -1,4 +1,4 @@
-"""Where a training begins: network, optimizer and average, of a new run or of one that builds on another."""
+"""Where a training begins: the network and all that changes with it, anew or on top of another run."""
 
 import copy
 import logging
@@ -16,19 +16,20 @@ from incasem.networks import (
     load_optimizer,
     standardise,
 )
-from incasem.training.optimization import WeightAverage, make_optimizer
+from incasem.training.optimization import WeightAverage, make_optimizer, weight_average
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Network, optimizer and average on the device of the training; see `Trainer`."""
+    """What a training changes from step to step, on its device; see `Stepper` and `Trainer`."""
 
     network: ValidNetwork
     optimizer: torch.optim.Optimizer
     result: ValidNetwork
     average: WeightAverage | None
+    scaler: torch.amp.GradScaler
 
 
 def initial_state(
@@ -36,6 +37,7 @@ def initial_state(
     network: ValidNetwork,
     checkpoint: Checkpoint | None,
     device: torch.device,
+    precision: torch.dtype,
     *,
     continues: bool,
 ) -> TrainingState:
@@ -46,6 +48,7 @@ def initial_state(
         network: of `config.model`; it becomes the network in training.
         checkpoint: what the run builds on, None for new weights.
         device: of the training.
+        precision: of the training; only the gradients of float16 need scaling.
         continues: the run goes on where the checkpoint was written, rather than begin anew with its weights.
 
     Raises:
@@ -68,8 +71,11 @@ def initial_state(
     optimizer = make_optimizer(network, settings.optimizer.lr, settings.optimizer.weight_decay)
     if checkpoint is not None:
         _restore_optimizer(optimizer, checkpoint, continues=continues)
-    average = None if settings.ema_decay is None else WeightAverage(result, settings.ema_decay)
-    return TrainingState(network, optimizer, result, average)
+    # Small gradients would be 0 in float16 (Micikevicius et al., "Mixed precision training", ICLR 2018).
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    if continues and checkpoint is not None and checkpoint.scaler_state is not None:
+        scaler.load_state_dict(checkpoint.scaler_state)
+    return TrainingState(network, optimizer, result, weight_average(result, settings), scaler)
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint, *, continues: bool) -> None:

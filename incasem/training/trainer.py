@@ -1,10 +1,10 @@
 """The training loop: sample, step, and now and then a checkpoint, a validation, a snapshot."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,15 +12,21 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from incasem.config import TrainingConfig
-from incasem.errors import DataError
-from incasem.networks import ValidNetwork, plain_state, save_checkpoint, write_sidecar
+from incasem.networks import (
+    ValidNetwork,
+    plain_state,
+    remove_old_checkpoints,
+    save_checkpoint,
+    write_sidecar,
+)
 from incasem.tasks import semantic
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import Batch
 from incasem.training.history import History
 from incasem.training.monitor import Monitor, class_picture
-from incasem.training.optimization import WeightAverage, learning_rate, set_learning_rate
+from incasem.training.optimization import WeightAverage
 from incasem.training.snapshots import write_training_snapshot
+from incasem.training.step import Stepper
 from incasem.training.validation import Section, Validator
 
 logger = logging.getLogger(__name__)
@@ -28,34 +34,30 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Trainer:
-    """One training run.
+    """One training run; of several processes, the one that leads.
 
     Args:
         config: all settings of the run.
-        network: the network on its device; trained in place.
-        optimizer: made by `optimization.make_optimizer`, perhaps restored.
-        batches: yields the batch of each iteration from ``start`` on.
+        stepper: holds the network and trains it in place.
+        batches: yields the `training.accumulate` batches of each iteration from ``start`` on.
         validator: runs the validation datasets; None without any.
         monitor: where metrics go.
         directories: where files go.
         sidecar: what each checkpoint's sidecar says besides iteration and scores.
         result: what is validated, saved and predicted with: the plain network of the trained weights, or of
             their average.
-        average: moving average of the weights, whose network ``result`` then is.
+        average: of the weights, whose network ``result`` then is.
         start: the first iteration; larger than 0 where a run is continued.
         tell: prints a line to the terminal.
     """
 
     config: TrainingConfig
-    network: ValidNetwork
-    optimizer: torch.optim.Optimizer
+    stepper: Stepper
     batches: Iterator[Batch]
     validator: Validator | None
     monitor: Monitor
     directories: RunDirectories
     sidecar: dict[str, Any]
-    device: torch.device
-    precision: torch.dtype
     result: ValidNetwork
     average: WeightAverage | None = None
     start: int = 0
@@ -65,21 +67,17 @@ class Trainer:
     def run(self) -> History:
         """Train from iteration ``start`` up to and including ``training.iterations``, as published."""
         settings = self.config.training
-        self.network.train()
         with self._progress() as progress:
             for iteration in range(self.start, settings.iterations + 1):
                 waited = time.perf_counter()
-                batch = next(self.batches)
+                batches = list(islice(self.batches, settings.accumulate))
                 waited = time.perf_counter() - waited
 
-                rate = learning_rate(
-                    settings.optimizer.lr, settings.optimizer.schedule, iteration, settings.iterations
-                )
-                set_learning_rate(self.optimizer, rate)
-                loss, logits = self._step(batch)
+                loss, logits = self.stepper.step(iteration, batches)
                 if self.average:
-                    self.average.update(self.network, iteration)
-                self._record_step(iteration, loss, rate, waited, batch, logits)
+                    self.average.update(self.stepper.network, iteration)
+                batch = batches[-1]
+                self._record_step(iteration, loss, waited, batch, logits)
                 progress.set_postfix_str(f"loss {loss:.4f}", refresh=False)
                 progress.update()
 
@@ -91,34 +89,11 @@ class Trainer:
                     self._validate(iteration, self.validator)
         return self.history
 
-    def _step(self, batch: Batch) -> tuple[float, torch.Tensor]:
-        """One step of the optimizer; returns the loss and the logits (N, C, Z, Y, X), detached."""
-        raw = batch.raw.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
-        labels = batch.labels.to(self.device, non_blocking=True)
-        scale = batch.loss_scale.to(self.device, non_blocking=True)
-        mixed = self.precision != torch.float32
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=mixed):
-            logits = self.network(raw)
-        logits = logits.float()
-        loss = semantic.loss(logits, labels, scale, self.config.loss.weight, self.config.loss.dice_weight)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DataError(
-                f"the loss is {value} for the sample {batch.describe()}; the last good checkpoint is "
-                "untouched. Look at the raw data there, or lower training.optimizer.lr "
-                f"(now {self.config.training.optimizer.lr:g})."
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.config.training.gradient_clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.training.gradient_clip)
-        self.optimizer.step()
-        return value, logits.detach()
-
     def _record_step(
-        self, iteration: int, loss: float, rate: float, waited: float, batch: Batch, logits: torch.Tensor
+        self, iteration: int, loss: float, waited: float, batch: Batch, logits: torch.Tensor
     ) -> None:
         self.history.losses.append((iteration, loss))
+        rate = self.stepper.optimizer.param_groups[0]["lr"]
         scalars = {"loss_0": loss, "learning_rate": rate, "feed_wait_s": waited}
         self.monitor.training_step(iteration, scalars)
         if iteration % self.config.sacred.log_every == 0:
@@ -129,15 +104,19 @@ class Trainer:
     def _save(self, iteration: int) -> None:
         sidecar = self.sidecar | {"iteration": iteration}
         path = self.directories.checkpoint(iteration)
-        settings = self.config.training
-        differs = settings.ema_decay is not None or settings.weight_standardization
-        in_training = self.network if differs else None
-        save_checkpoint(path, self._result(), self.optimizer, sidecar, in_training=in_training)
+        settings, stepper = self.config.training, self.stepper
+        differs = self.average is not None or settings.weight_standardization
+        in_training = stepper.network if differs else None
+        save_checkpoint(
+            path, self._result(), stepper.optimizer, sidecar, in_training=in_training, scaler=stepper.scaler
+        )
+        if settings.checkpoints.keep is not None:
+            remove_old_checkpoints(path.parent, settings.checkpoints.keep, iteration)
 
     def _result(self) -> ValidNetwork:
         """Return `result`, up to date."""
         if self.average is None:
-            self.result.load_state_dict(plain_state(self.network))
+            self.result.load_state_dict(plain_state(self.stepper.network))
         return self.result
 
     def _validates(self, iteration: int) -> bool:

@@ -110,7 +110,7 @@ class Validator:
         scores = semantic.RegionScores(num_classes)
         settings = self._config.loss
         clip = (settings.balance_labels.clipmin, settings.balance_labels.clipmax)
-        loss = semantic.RegionLoss(num_classes, settings.weight, clip, settings.dice_weight)
+        loss = semantic.RegionLoss(num_classes, settings.weight, clip, semantic.Terms.of(settings))
         middle = _MiddleSection(dataset.roi)
         kept = self._snapshot(dataset, iteration) if snapshot else None
         for block in Grid(dataset.roi, self._block_shape()).blocks():

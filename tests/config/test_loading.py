@@ -256,7 +256,7 @@ def test_an_unknown_setting_without_a_near_one_lists_what_there_is():
         ("training.reject.min_masked=1.2", ["at least 0 and of at most 1"]),
         ("training.input_size_voxels=204", ["three whole numbers of at least 1 z, y, x", "[204, 204, 204]"]),
         ("training.input_size_voxels=[204,204]", ["three whole numbers"]),
-        ("training.precision=fp16", ["'auto', 'fp32' or 'bf16'", "'fp16'"]),
+        ("training.precision=fp8", ["'auto', 'fp32', 'bf16' or 'fp16'", "'fp8'"]),
         ("training.data=[1,2]", ["one path"]),
         ("training.optimizer=3", ["lr", "weight_decay", "training.optimizer.lr=…"]),
         ("model.constant_upsample=1", ["True or False"]),

@@ -72,6 +72,16 @@ def test_averaged_weights_are_what_predictions_load(tmp_path, trained):
     assert _equal(loaded.training_state, network.state_dict())
 
 
+def test_the_state_of_a_scaler(tmp_path, trained):
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    save_checkpoint(tmp_path / "c", *trained, {}, scaler=scaler)
+    other = torch.amp.GradScaler("cpu")
+    other.load_state_dict(load_checkpoint(tmp_path / "c").scaler_state)
+    assert other.state_dict() == scaler.state_dict()
+    save_checkpoint(tmp_path / "d", *trained, {}, scaler=torch.amp.GradScaler("cpu", enabled=False))
+    assert load_checkpoint(tmp_path / "d").scaler_state is None
+
+
 def test_sidecar_is_valid_json_whatever_the_scores_are(tmp_path, trained):
     scores = {"f1": float("nan"), "loss": torch.tensor(0.5), "path": tmp_path, 3: (1, 2)}
     save_checkpoint(tmp_path / "c", trained[0], None, scores)
@@ -97,6 +107,13 @@ def test_every_truncation_is_noticed(tmp_path, trained):
         torn.write_bytes(content[:part])
         with pytest.raises(CheckpointError, match="damaged"):
             load_checkpoint(torn)
+
+
+@pytest.mark.parametrize("content", [b"torn", b"\x80\x02.", b"N.", bytes(5000), b"}R."])
+def test_other_bytes_are_noticed(tmp_path, content):
+    (tmp_path / "c").write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged|model_state_dict"):
+        load_checkpoint(tmp_path / "c")
 
 
 def test_zeroed_page_is_noticed(tmp_path):

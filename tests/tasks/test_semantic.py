@@ -11,6 +11,13 @@ from incasem.errors import DataError
 from incasem.tasks import semantic
 
 SHAPE = (3, 4, 5)
+TERMS = [
+    semantic.Terms(),
+    semantic.Terms(dice=0.7),
+    semantic.Terms(0, bce=1),
+    semantic.Terms(0, dice=2),
+    semantic.Terms(0.5, bce=0.7, dice=0.3),
+]
 
 
 def labels_and_mask(num_classes):
@@ -54,12 +61,12 @@ def test_a_class_beyond_num_classes_is_named():
 
 
 @settings(deadline=None, max_examples=30)
-@given(labels_and_mask(3), st.integers(0, SHAPE[0]), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.7]))
-def test_the_loss_of_a_region_is_the_training_loss_however_it_is_cut(drawn, cut, seed, dice):
+@given(labels_and_mask(3), st.integers(0, SHAPE[0]), st.integers(0, 2**32 - 1), st.sampled_from(TERMS))
+def test_the_loss_of_a_region_is_the_training_loss_however_it_is_cut(drawn, cut, seed, terms):
     labels, mask = drawn
     weights = (1.0, 2.0, 0.5)
     logits = np.random.default_rng(seed).normal(0, 3, (3, *SHAPE)).astype(np.float32)
-    accumulated = semantic.RegionLoss(3, weights, dice_weight=dice)
+    accumulated = semantic.RegionLoss(3, weights, terms=terms)
     for part in (slice(0, cut), slice(cut, None)):
         accumulated.add(logits[:, part], labels[part], mask[part])
     scale = semantic.balance_scale(labels, mask, 3)
@@ -68,9 +75,55 @@ def test_the_loss_of_a_region_is_the_training_loss_however_it_is_cut(drawn, cut,
         torch.from_numpy(labels.astype(np.int64))[None],
         torch.from_numpy(scale)[None],
         weights,
-        dice,
+        terms,
     )
     assert accumulated.value() == pytest.approx(float(whole), rel=1e-5, abs=1e-6)
+
+
+def batch_of(samples, num_classes, seed=0):
+    """Logits, labels and scales of some samples; the last one is masked out."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (samples, *SHAPE)
+    logits = 3 * torch.randn((samples, num_classes, *SHAPE), generator=generator)
+    labels = torch.randint(0, num_classes, shape, generator=generator)
+    scale = torch.rand(shape, generator=generator) * (torch.rand(shape, generator=generator) > 0.3)
+    scale[-1] = 0
+    return logits, labels, scale
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_the_parts_of_a_step_add_up_to_the_loss_and_gradient_of_one_batch(terms):
+    logits, labels, scale = batch_of(4, 3)
+    weights = (1.0, 2.0, 0.5)
+    whole = logits.clone().requires_grad_(True)
+    expected = semantic.loss(whole, labels, scale, weights, terms)
+    expected.backward()
+    parts = logits.clone().requires_grad_(True)
+    totals = semantic.StepTotals.of([scale[:1], scale[1:]])
+    losses = [
+        semantic.loss(parts[n], labels[n], scale[n], weights, terms, totals)
+        for n in (slice(0, 1), slice(1, 4))
+    ]
+    sum(losses).backward()
+    assert float(sum(losses).detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    torch.testing.assert_close(parts.grad, whole.grad, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize("of_a_step", [False, True])
+def test_a_masked_batch_gives_0_whatever_the_network_says(terms, of_a_step):
+    logits, labels, scale = batch_of(1, 3)
+    logits[:, :, 0] = float("nan")
+    logits[:, :, 1] = float("inf")
+    logits.requires_grad_(True)
+    totals = semantic.StepTotals.of([scale]) if of_a_step else None
+    loss = semantic.loss(logits, labels, scale, (1.0, 1.0, 1.0), terms, totals)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-7)
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+    region = semantic.RegionLoss(3, (1.0, 1.0, 1.0), terms=terms)
+    region.add(np.zeros((3, *SHAPE), np.float32), labels[0].numpy(), scale[0].numpy())
+    assert region.value() == pytest.approx(0, abs=1e-7)
 
 
 def test_decoding_gives_classes_and_probabilities():

@@ -1,4 +1,4 @@
-"""The learning rate and the moving average of the weights."""
+"""The learning rate and the averages of the weights."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from incasem.networks import Unet
-from incasem.training.optimization import WeightAverage, learning_rate
+from incasem.training.optimization import EqualAverage, MovingAverage, learning_rate
 
 
 def test_constant_by_default():
@@ -23,14 +23,21 @@ def test_a_rise_and_half_a_cosine():
     assert rates[51:] == sorted(rates[51:], reverse=True)
 
 
-def test_a_training_of_one_step():
-    assert learning_rate(1.0, "cosine", 0, 0) == 1
+def test_a_fall_by_a_power():
+    rates = [learning_rate(2.0, "poly", i, 9) for i in range(10)]
+    assert rates == pytest.approx([2 * (1 - i / 10) ** 0.9 for i in range(10)])
+    assert learning_rate(2.0, "poly", 12, 9) == 0, "beyond the end, as when a run continues with fewer"
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
+def test_a_training_of_one_step(schedule):
+    assert learning_rate(1.0, schedule, 0, 0) == 1
 
 
 def test_the_average_follows_and_stays_behind():
     torch.manual_seed(0)
     network = Unet(num_fmaps=1, downsample_factors=((2, 2, 2),))
-    average = WeightAverage(copy.deepcopy(network), 0.5)
+    average = MovingAverage(copy.deepcopy(network), 0.5)
     expected = [p.detach().clone() for p in network.parameters()]
     for iteration in range(40):
         with torch.no_grad():
@@ -44,3 +51,19 @@ def test_the_average_follows_and_stays_behind():
         torch.testing.assert_close(mean, parameter)
     first, last = next(average.network.parameters()), next(network.parameters())
     torch.testing.assert_close(last - first, torch.ones_like(first), rtol=0, atol=0.01)
+
+
+def test_the_equal_average_begins_where_it_is_told():
+    torch.manual_seed(0)
+    network = Unet(num_fmaps=1, downsample_factors=((2, 2, 2),))
+    average = EqualAverage(copy.deepcopy(network), first=3)
+    seen = []
+    for iteration in range(8):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += torch.randn(())
+        average.update(network, iteration)
+        seen.append(next(network.parameters()).detach().clone())
+        expected = torch.stack(seen[3:]).mean(dim=0) if iteration >= 3 else seen[-1]
+        torch.testing.assert_close(next(average.network.parameters()), expected)
+        assert iteration > 3 or torch.equal(next(average.network.parameters()), seen[-1])

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from incasem.config import load_data_config
 from incasem.errors import CheckpointError, ConfigError, DataError, TrackingError
-from incasem.networks import load_checkpoint
+from incasem.networks import Unet, load_checkpoint, load_into
+from incasem.tasks import semantic
 from incasem.tracking import TRAININGS, open_store
+from incasem.training.feed import SampleFeed
+from incasem.training.run import TrainingRequest, train
 from incasem.volumes import create_volume, open_volume
-from tests.training.conftest import run
+from tests.training.conftest import config, run
 
 
 def losses(project, run_id, runs="runs"):
@@ -73,10 +77,17 @@ def test_the_same_seed_gives_the_same_run(project):
         assert torch.equal(value, weights(project, 1, 4, "b")[name])
 
 
-@pytest.mark.parametrize("standardised", ["false", "true"])
-@pytest.mark.parametrize("average", ["none", "0.9"])
-def test_a_continued_run_equals_an_uninterrupted_one(project, average, standardised):
-    settings = [f"training.ema_decay={average}", f"training.weight_standardization={standardised}"]
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["training.ema_decay=0.9"],
+        ["training.weight_standardization=true"],
+        ["training.ema_decay=0.9", "training.weight_standardization=true"],
+        ["training.swa_start=2", "training.accumulate=2", "training.precision=fp16"],
+    ],
+)
+def test_a_continued_run_equals_an_uninterrupted_one(project, settings):
     whole, _ = run(project, *settings, "training.iterations=6", runs="whole")
     run(project, *settings, "training.iterations=3")
     checkpoint = project / "runs/models/0001/model_checkpoint_3"
@@ -147,6 +158,127 @@ def test_a_torn_checkpoint_is_passed_over(project):
     torn.write_bytes(torn.read_bytes()[:1000])
     _, lines = run(project, "training.iterations=6", continue_run=1)
     assert any("iterations 3 to 6" in line for line in lines)
+
+
+def test_the_scaler_goes_on_where_it_was(project):
+    settings = ["training.precision=fp16", "training.accumulate=2"]
+    run(project, *settings, "training.iterations=3")
+    run(project, *settings, "training.iterations=5", continue_run=1)
+    for iteration in (3, 5):
+        checkpoint = load_checkpoint(project / f"runs/models/0001/model_checkpoint_{iteration}")
+        assert checkpoint.scaler_state["_growth_tracker"] == iteration + 1
+
+
+def test_equal_averages_are_saved_from_their_beginning_on(project):
+    settings = ["training.swa_start=3", "training.save_every=1", "training.iterations=6"]
+    run(project, *settings)
+    whole = [load_checkpoint(project / f"runs/models/0001/model_checkpoint_{i}") for i in range(7)]
+    for iteration, checkpoint in enumerate(whole):
+        members = [c.training_state for c in whole[3 : iteration + 1]] or [checkpoint.training_state]
+        for name, value in checkpoint.model_state.items():
+            mean = torch.stack([state[name] for state in members]).mean(dim=0)
+            torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-7)
+
+
+def test_accumulated_batches_are_one_large_batch(project):
+    run(project, "training.batch_size=4", runs="large")
+    run(
+        project,
+        "training.batch_size=2",
+        "training.accumulate=2",
+        "training.precache.num_workers=1",
+        runs="parts",
+    )
+    expected = losses(project, 1, "large")
+    assert losses(project, 1, "parts") == pytest.approx(expected, rel=1e-5)
+    assert len(set(expected.values())) == len(expected)
+
+
+def checkpoints(project, run_id=1):
+    folder = project / f"runs/models/{run_id:04d}"
+    return sorted(int(p.name.rpartition("_")[2]) for p in folder.iterdir() if p.suffix != ".json")
+
+
+@pytest.mark.parametrize(("best", "kept"), [(2, [2, 6, 7]), (6, [6, 7])])
+def test_kept_are_the_newest_and_the_best(project, monkeypatch, best, kept):
+    monkeypatch.setattr(
+        "incasem.networks.selection.mean_f1",
+        lambda sidecar: None if "scores" not in sidecar else 0.9 if sidecar["iteration"] == best else 0.1,
+    )
+    leftover = project / "runs/models/0001/.model_checkpoint_1.abc.tmp"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    settings = ["training.save_every=1", "validation.validate_every=1", "training.iterations=7"]
+    run(project, *settings, "training.checkpoints.keep=2")
+    assert checkpoints(project) == kept
+    names = {f"model_checkpoint_{i}{suffix}" for i in kept for suffix in ("", ".json")}
+    assert {p.name for p in leftover.parent.iterdir()} == names
+
+
+def test_a_torn_newest_checkpoint_does_not_push_out_a_new_one(project):
+    settings = ["training.save_every=1", "validation.data=none", "training.checkpoints.keep=2"]
+    run(project, *settings)
+    assert checkpoints(project) == [3, 4]
+    torn = project / "runs/models/0001/model_checkpoint_4"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    whole, _ = run(project, *settings, "training.iterations=6", runs="whole")
+    _, lines = run(project, *settings, "training.iterations=6", continue_run=1)
+    assert any("iterations 4 to 6" in line for line in lines)
+    assert checkpoints(project) == [5, 6]
+    for name, value in weights(project, whole, 6, "whole").items():
+        assert torch.equal(value, weights(project, 1, 6)[name])
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (["training.ema_decay=0.9", "training.swa_start=3"], r"training\.swa_start"),
+        (["training.swa_start=5"], r"training\.swa_start is 5.*iterations = 4"),
+        (["loss.cross_entropy_weight=0"], r"loss\.cross_entropy_weight"),
+        (["training.checkpoints.keep=0"], r"training\.checkpoints\.keep"),
+        (["training.accumulate=0"], r"training\.accumulate"),
+    ],
+)
+def test_settings_that_make_no_sense_are_found_before_the_run_is_recorded(project, settings, named):
+    with pytest.raises(ConfigError, match=named):
+        run(project, *settings)
+    assert not (project / "runs/sacred").exists()
+
+
+@pytest.mark.parametrize("weights_of_losses", [(1, 0, 0), (0.5, 0.25, 0.25), (0, 1, 0)])
+def test_fine_tuning_begins_with_the_loss_of_the_loaded_network(project, weights_of_losses):
+    names = ("cross_entropy_weight", "bce_weight", "dice_weight")
+    settings = [f"loss.{name}={value}" for name, value in zip(names, weights_of_losses, strict=True)]
+    run(project)
+    start = project / "runs/models/0001/model_checkpoint_4"
+    second, _ = run(project, *settings, "seed=11", "training.iterations=1", start_from=(1, start))
+    network = Unet(num_fmaps=2, downsample_factors=((2, 2, 2),))
+    load_into(network, load_checkpoint(start))
+    used = config(project, "seed=11")
+    entries = load_data_config(project / "train.json", project)
+    with SampleFeed(entries, used, (28, 28, 28), (10, 10, 10), seed=11) as feed, torch.inference_mode():
+        batch = next(feed.batches())
+        logits = network(batch.raw.contiguous(memory_format=torch.channels_last_3d))
+        loss = semantic.loss(
+            logits, batch.labels, batch.loss_scale, (1, 1), semantic.Terms(*weights_of_losses)
+        )
+    assert losses(project, second)[0] == pytest.approx(float(loss), rel=1e-6)
+
+
+def test_fine_tuning_takes_the_settings_of_that_run_but_neither_its_folder_nor_its_start(project):
+    run(project, "loss.dice_weight=0.25", "training.iterations=2")
+    run(project, "loss.dice_weight=0.25", "training.iterations=3", continue_run=1)
+    start = project / "runs/models/0001/model_checkpoint_3"
+    own = ("training.iterations=0", f"directories.runs={project / 'runs'}", "training.optimizer.lr=0.002")
+    third = train(TrainingRequest(name="tuned", overrides=own, start_from=(2, start)), lambda line: None)
+    with open_store(None, project / "runs", TRAININGS, {}) as store:
+        recorded = store.config(third)
+    assert recorded["loss"]["dice_weight"] == 0.25
+    assert recorded["model"]["num_fmaps"] == 2
+    assert recorded["training"]["optimizer"]["lr"] == 0.002
+    assert recorded["training"]["start_from"] == [2, str(start)]
+    assert recorded["training"]["continue_id"] is None
+    assert checkpoints(project, third) == [0]
 
 
 def test_fine_tuning_starts_from_exactly_those_weights(project):
