@@ -55,7 +55,9 @@ def precision_recall_diagram(title: str, datasets: Mapping[str, RegionScores]) -
             curve = region.precision_recall.curve(class_id)
             if math.isfinite(curve.average_precision):
                 name = f"{nickname}, class {class_id}: AP {curve.average_precision:.3f}"
-                lines[name] = (curve.recall.tolist(), curve.precision.tolist())
+                # From recall 0 on, so that the average precision is what lies under the line's steps.
+                start = curve.precision[0]
+                lines[name] = ([0.0, *curve.recall], [start, *curve.precision])
                 stars.append((row["recall"], row["precision"]))
     if not lines:
         return []

@@ -75,7 +75,7 @@ def test_curves_of_the_report():
     assert "iteration 1000" in precision_recall.title
     ((name, (recall, precision)),) = precision_recall.lines.items()
     assert name.startswith("cell, class 1: AP 0.9")
-    assert (recall, precision) == ([0.8, 1.0], [1.0, 0.5])
+    assert (recall, precision) == ([0, 0.8, 1.0], [1.0, 1.0, 0.5])
     assert precision_recall.marks == {"segmentation": [(0.8, 1.0)]}, "a point of the curve"
 
 
