@@ -34,6 +34,12 @@ VERBS = {
         ),
         Verb("train", "incasem.cli.train", "train, fine-tune or continue a training", "train"),
         Verb("predict", "incasem.cli.predict", "segment whole volumes with a trained network", "predict"),
+        Verb(
+            "predict-multiple",
+            "incasem.cli.predict",
+            "predict with a series of checkpoints and compare them",
+            "predict_multiple",
+        ),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
         Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),
     )

@@ -30,6 +30,8 @@ def overview_png(
     scores: Mapping[str, Mapping[str, float]],
 ) -> bytes:
     """Return a PNG: a row for each slice (the first four), a row of curves, and the score table."""
+    from matplotlib.transforms import blended_transform_factory
+
     shown = list(slices)[:_MOST_SLICES]
     per_row = min(max(len(curves), 1), 3)
     curve_rows = -(-len(curves) // 3)
@@ -42,7 +44,9 @@ def overview_png(
     rows = iter(made.add_gridspec(len(heights), 1, height_ratios=heights))
     heading = made.add_subplot(next(rows))
     heading.set_axis_off()
-    heading.text(0, 0.5, plain(title), fontsize=15, weight="bold", va="center", transform=heading.transAxes)
+    # At the picture's edge: where the table's names make the axes begin farther right, the heading does not.
+    left = blended_transform_factory(made.transFigure, heading.transAxes)
+    heading.text(0.005, 0.5, plain(title), fontsize=15, weight="bold", va="center", transform=left)
     for panel in shown:
         _draw_slice(made, next(rows), panel)
     if shown:

@@ -81,14 +81,16 @@ class SlicePanel:
 
 @dataclass(frozen=True)
 class Curve:
-    """One diagram over the iterations.
+    """One diagram, over the iterations unless ``x_label`` says otherwise.
 
     Attributes:
         title: heading.
         lines: name → (x values, y values) of equal length; points that are not finite are left out.
         x_label, y_label: axis labels.
-        y_limits: fixed limits, e.g. (0, 1) for scores.
+        x_limits, y_limits: fixed limits, e.g. (0, 1) for scores.
         logarithmic: whether the y axis is.
+        noisy: whether a long line is drawn with its running mean.
+        marks: name → points (x, y) to be starred.
     """
 
     title: str
@@ -97,6 +99,9 @@ class Curve:
     y_label: str = ""
     y_limits: tuple[float, float] | None = None
     logarithmic: bool = False
+    x_limits: tuple[float, float] | None = None
+    noisy: bool = True
+    marks: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -212,16 +217,21 @@ def draw_curve(axes: Any, curve: Curve) -> None:
             continue
         shown += 1
         colour = _LINE_COLOURS[number % len(_LINE_COLOURS)]
-        window = ys.size // 40
+        window = ys.size // 40 if curve.noisy else 0
         label = plain(name)
         if window < 3:
-            marker = "o" if len(ys) < 60 else None
+            marker = "o" if curve.noisy and len(ys) < 60 else None
             axes.plot(xs, ys, color=colour, label=label, linewidth=1.6, marker=marker, markersize=3.5)
             continue
         axes.plot(xs, ys, color=colour, alpha=0.25, linewidth=0.8)
         mean = np.convolve(ys, np.ones(window) / window, mode="valid")
         middle = window // 2
         axes.plot(xs[middle : middle + len(mean)], mean, color=colour, label=label, linewidth=1.8)
+    for name, points in curve.marks.items():
+        style = {"marker": "*", "linestyle": "none", "markersize": 11, "color": "white"}
+        x, y = zip(*points, strict=True)
+        # Not clipped: a perfect score lies on the frame.
+        axes.plot(x, y, markeredgecolor="black", zorder=3, label=plain(name), clip_on=False, **style)
     axes.set_title(plain(curve.title), fontsize=11, loc="left")
     axes.set_xlabel(plain(curve.x_label))
     axes.set_ylabel(plain(curve.y_label))
@@ -229,6 +239,8 @@ def draw_curve(axes: Any, curve: Curve) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if curve.logarithmic and any((finite(*line)[1] > 0).any() for line in curve.lines.values()):
         _scale_logarithmically(axes)
+    if curve.x_limits:
+        axes.set_xlim(*curve.x_limits)
     if curve.y_limits:
         axes.set_ylim(*curve.y_limits)
     if shown:

@@ -1,5 +1,6 @@
 """Streaming scores: accumulators that take blocks and can be merged."""
 
 from incasem.metrics.overlap import ClassScores, OverlapAccumulator
+from incasem.metrics.precision_recall import PrecisionRecallAccumulator, PrecisionRecallCurve
 
-__all__ = ["ClassScores", "OverlapAccumulator"]
+__all__ = ["ClassScores", "OverlapAccumulator", "PrecisionRecallAccumulator", "PrecisionRecallCurve"]

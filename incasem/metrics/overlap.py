@@ -16,7 +16,7 @@ from incasem.errors import DataError
 
 Array = npt.NDArray[Any]
 
-_SLICE_VOXELS = 1 << 20
+SLICE_VOXELS = 1 << 20
 """Voxels counted at a time: np.bincount copies its input to 8-byte integers."""
 
 
@@ -41,6 +41,16 @@ class ClassScores:
     recall: float
     support: int
     predicted: int
+
+
+def check_shapes(arrays: Mapping[str, Array], truth: Array) -> None:
+    """Raise a DataError for an array (by name) that has not the shape of the truth."""
+    for name, array in arrays.items():
+        if array.shape != truth.shape:
+            raise DataError(
+                f"shape of the {name} is {array.shape}; allowed: that of the truth, {truth.shape}. "
+                "Score arrays of the same region."
+            )
 
 
 class OverlapAccumulator:
@@ -87,12 +97,7 @@ class OverlapAccumulator:
         arrays = {"prediction": prediction, "truth": truth}
         if mask is not None:
             mask = np.asarray(mask)
-        for name, array in (arrays | ({} if mask is None else {"mask": mask})).items():
-            if array.shape != truth.shape:
-                raise DataError(
-                    f"shape of the {name} is {array.shape}; allowed: that of the truth, {truth.shape}. "
-                    "Score arrays of the same region."
-                )
+        check_shapes(arrays | ({} if mask is None else {"mask": mask}), truth)
         for name, array in arrays.items():
             if array.dtype.kind not in "bui":
                 raise DataError(
@@ -102,8 +107,8 @@ class OverlapAccumulator:
         flat_mask = None if mask is None else mask.reshape(-1)
         block = np.zeros_like(self._confusion)
         flat_prediction, flat_truth = prediction.reshape(-1), truth.reshape(-1)
-        for begin in range(0, flat_truth.size, _SLICE_VOXELS):
-            part = slice(begin, begin + _SLICE_VOXELS)
+        for begin in range(0, flat_truth.size, SLICE_VOXELS):
+            part = slice(begin, begin + SLICE_VOXELS)
             block += self._count(
                 flat_prediction[part], flat_truth[part], None if flat_mask is None else flat_mask[part]
             )

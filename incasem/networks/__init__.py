@@ -20,7 +20,14 @@ from incasem.networks.inference import (
 from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice, weighted_bce
-from incasem.networks.selection import best_checkpoint, remove_old_checkpoints
+from incasem.networks.selection import (
+    ScoredCheckpoint,
+    best_checkpoint,
+    best_scored_checkpoint,
+    mean_f1,
+    mean_score,
+    remove_old_checkpoints,
+)
 from incasem.networks.unet import Unet
 from incasem.networks.valid import ValidNetwork
 from incasem.networks.weight_standardization import plain_state, standardise
@@ -30,10 +37,12 @@ __all__ = [
     "Checkpoint",
     "InferenceNetwork",
     "OneConv3d",
+    "ScoredCheckpoint",
     "Unet",
     "ValidNetwork",
     "balanced_cross_entropy",
     "best_checkpoint",
+    "best_scored_checkpoint",
     "build_network",
     "check_backend",
     "choose_precision",
@@ -45,6 +54,8 @@ __all__ = [
     "load_checkpoint",
     "load_into",
     "load_optimizer",
+    "mean_f1",
+    "mean_score",
     "plain_state",
     "read_sidecar",
     "rearranged",

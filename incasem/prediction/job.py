@@ -113,6 +113,16 @@ class PreparedPrediction:
             return plan
         return plan.at_speed(self.flops_per_second)
 
+    def with_checkpoint(self, checkpoint: Path | str) -> "PreparedPrediction":
+        """Return the same prediction with other weights of the same network.
+
+        Raises:
+            CheckpointError: the checkpoint is missing, damaged, or of another network or voxel size.
+        """
+        network = load_network(self.config.to_dict()["model"], Path(checkpoint))
+        check_voxel_size(Path(checkpoint), self.config)
+        return replace(self, checkpoint=Path(checkpoint), network=network)
+
 
 def prepare_prediction(
     config: PredictionConfig,

@@ -16,16 +16,16 @@ from incasem.config import (
     load_prediction_config,
 )
 from incasem.errors import CheckpointError, ConfigError, explain
-from incasem.evaluation.overlap import score_entry
-from incasem.metrics import ClassScores
 from incasem.networks import best_checkpoint
-from incasem.prediction import EntryPrediction, output_group, predict_prepared, prepare_prediction
+from incasem.prediction import output_group, predict_prepared, prepare_prediction
 from incasem.runs.interrupted import at_work, interrupted_run
+from incasem.runs.scores import as_record, score_predictions
 from incasem.tracking import (
     MODEL_CARDS,
     PREDICTIONS,
     TRAININGS,
     Run,
+    RunStore,
     find_training_settings,
     open_store,
     run_experiment,
@@ -57,6 +57,52 @@ class PredictionRequest:
     models: Path = MODEL_CARDS
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a request means.
+
+    Attributes:
+        config: settings, those of the network from its training.
+        data: the data configuration.
+        entries: its regions.
+        models: the folder of the training's checkpoints.
+        store: where predictions are recorded.
+    """
+
+    config: PredictionConfig
+    data: Path
+    entries: list[DataEntry]
+    models: Path
+    store: RunStore
+
+
+def look_up(request: PredictionRequest, defaults: Sequence[str] = ()) -> Asked:
+    """Read settings and data configuration, and look the training up; nothing is written.
+
+    Args:
+        request: what the command line asked for.
+        defaults: `a.b=c`, stronger than the settings file but weaker than the command line.
+
+    Raises:
+        IncasemError: bad settings or data, or an unknown training.
+    """
+    places = load_prediction_config(request.settings_file, request.overrides).directories
+    trainings = open_store(request.trainings, places.runs, TRAININGS, os.environ)
+    settings = find_training_settings(trainings, request.run_id, request.models)
+    config = load_prediction_config(
+        request.settings_file,
+        [*defaults, *request.overrides, f"prediction.run_id_training={request.run_id}"],
+        training_run=settings,
+    )
+    data = data_config_path(config.prediction.data, "prediction.data")
+    entries = load_data_config(data, config.directories.data)
+    check_prediction_data(config, entries)
+    _check_scoring(config, entries)
+    models = config.directories.runs / "models" / f"{_folder_of(settings, request.run_id):04d}"
+    store = open_store(request.predictions, places.runs, PREDICTIONS, os.environ)
+    return Asked(config, data, entries, models, store)
+
+
 def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
     """Predict as asked, record the run, and return its id.
 
@@ -65,57 +111,44 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
     Raises:
         IncasemError: bad settings or data (nothing is written), or a failure in the run.
     """
-    places = load_prediction_config(request.settings_file, request.overrides).directories
-    trainings = open_store(request.trainings, places.runs, TRAININGS, os.environ)
-    settings = find_training_settings(trainings, request.run_id, request.models)
-    config = load_prediction_config(
-        request.settings_file,
-        [*request.overrides, f"prediction.run_id_training={request.run_id}"],
-        training_run=settings,
-    )
-    data_path = data_config_path(config.prediction.data, "prediction.data")
-    entries = load_data_config(data_path, config.directories.data)
-    check_prediction_data(config, entries)
-    _check_scoring(config, entries)
-    checkpoint = _checkpoint(config, request.run_id, settings)
-    config = _with_checkpoint(config, checkpoint)
-    prepared = prepare_prediction(config, entries, checkpoint=checkpoint)
-    store = open_store(request.predictions, places.runs, PREDICTIONS, os.environ)
-    interrupted = interrupted_run(store, config.to_dict(), data_path)
+    asked = look_up(request)
+    checkpoint = _checkpoint(asked)
+    config = _with_checkpoint(asked.config, checkpoint)
+    prepared = prepare_prediction(config, asked.entries, checkpoint=checkpoint)
+    interrupted = interrupted_run(asked.store, config.to_dict(), asked.data)
 
     def main(run: Run) -> dict[str, Any]:
         number = run.run_id if interrupted is None else interrupted
         _tell_start(tell, request, config, checkpoint, number, interrupted is not None)
         group = output_group(request.run_id, number)
-        with at_work(store, run.run_id):
+        with at_work(asked.store, run.run_id):
             predictions = predict_prepared(prepared, output_group=group, tell=tell)
         for prediction in predictions:
             tell(prediction.summary())
-        return {"folders": [str(p.folder) for p in predictions]} | _scores(config, predictions, run, tell)
+        return as_record(predictions, score_predictions(config, predictions, run, tell))
 
     outcome = run_experiment(
         name=request.name,
         kind="predict",
         config=config.to_dict(),
-        store=store,
+        store=asked.store,
         main=main,
-        artifacts=[data_path],
+        artifacts=[asked.data],
     )
     return outcome.run_id
 
 
-def _checkpoint(config: PredictionConfig, run_id: int, settings: Mapping[str, Any]) -> Path:
+def _checkpoint(asked: Asked) -> Path:
     """Return the checkpoint that was asked for, or the best validated one of the training run."""
-    if config.prediction.checkpoint is not None:
-        return Path(config.prediction.checkpoint)
-    folder = config.directories.runs / "models" / f"{_folder_of(settings, run_id):04d}"
-    found = best_checkpoint(folder)
+    if asked.config.prediction.checkpoint is not None:
+        return Path(asked.config.prediction.checkpoint)
+    found = best_checkpoint(asked.models)
     if found is None:
         raise CheckpointError(
             explain(
                 "prediction.checkpoint",
                 "not set",
-                f"a checkpoint file, or a training run with checkpoints in {folder}",
+                f"a checkpoint file, or a training run with checkpoints in {asked.models}",
                 "Add prediction.checkpoint=FILE",
             )
         )
@@ -142,36 +175,6 @@ def _check_scoring(config: PredictionConfig, entries: Sequence[DataEntry]) -> No
                 "Add labels to the data configuration, or leave log_metrics out",
             )
         )
-
-
-def _scores(
-    config: PredictionConfig, predictions: Sequence[EntryPrediction], run: Run, tell: Callable[[str], None]
-) -> dict[str, Any]:
-    """Score the entries with labels, record the published metrics, and return them by nickname."""
-    if not config.prediction.log_metrics:
-        return {}
-    found: dict[str, Any] = {}
-    for index, prediction in enumerate(predictions):
-        if not prediction.entry.labels:
-            continue
-        overlap = score_entry(prediction.segmentation, prediction.entry, config.data.num_classes)
-        scores = overlap.scores()
-        found[prediction.entry.nickname] = [vars(score) for score in scores]
-        for score in scores:
-            _record(run, index, score)
-            if score.class_id > 0:
-                tell(
-                    f"{prediction.entry.nickname}, class {score.class_id}: F1 {score.f1:.4f}, "
-                    f"Jaccard {score.jaccard:.4f}, precision {score.precision:.4f}, recall {score.recall:.4f}"
-                )
-    return {"scores": found}
-
-
-def _record(run: Run, dataset: int, score: ClassScores) -> None:
-    values = {"jaccard_class": score.jaccard, "dice_class": score.f1, "f1_class": score.f1}
-    values |= {"precision": score.precision, "recall": score.recall}
-    for name, value in values.items():
-        run.log_scalar(f"{name}_{score.class_id}_ds_{dataset}", value, 0)
 
 
 def _tell_start(

@@ -2,7 +2,7 @@
 
 The target comes from `ground_truth` and is balanced here; the loss is the published balanced cross-entropy or
 a weighted sum with others; decoding is softmax and argmax; scores are overlaps (F1, Jaccard, precision,
-recall).
+recall) and average precision.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.errors import DataError, explain
-from incasem.metrics import OverlapAccumulator
+from incasem.metrics import OverlapAccumulator, PrecisionRecallAccumulator
 
 if TYPE_CHECKING:
     import torch
@@ -274,6 +274,57 @@ def scores(num_classes: int) -> OverlapAccumulator:
     return OverlapAccumulator(num_classes)
 
 
+class RegionScores:
+    """All scores of a region, from its decoded blocks; they do not depend on how the region was cut.
+
+    Args:
+        num_classes: C.
+
+    Attributes:
+        overlap: of the classes; see `OverlapAccumulator`.
+        precision_recall: of the probabilities; empty where blocks came without.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.overlap = scores(num_classes)
+        self.precision_recall = PrecisionRecallAccumulator(num_classes)
+
+    def add(
+        self,
+        segmentation_ZYX: NDArray[Any],
+        probabilities: Sequence[NDArray[Any]],
+        classes_ZYX: NDArray[Any],
+        mask_ZYX: NDArray[Any],
+    ) -> None:
+        """Count one block: decoded segmentation and stored probabilities (or none), truth and mask."""
+        self.overlap.add(segmentation_ZYX, classes_ZYX, mask_ZYX)
+        if len(probabilities) == self.overlap.num_classes - 1:
+            probabilities = [background(probabilities), *probabilities]
+        if probabilities:
+            self.precision_recall.add(probabilities, classes_ZYX, mask_ZYX)
+
+    def merge(self, other: "RegionScores") -> None:
+        """Add the counts of ``other``."""
+        self.overlap.merge(other.overlap)
+        self.precision_recall.merge(other.precision_recall)
+
+    def by_class(self) -> list[dict[str, float]]:
+        """Return ``f1``, ``jaccard``, ``precision``, ``recall`` and ``average_precision`` of each class.
+
+        See `ClassScores` and `PrecisionRecallCurve` for where they are 1, 0 or NaN.
+        """
+        return [
+            {
+                "f1": score.f1,
+                "jaccard": score.jaccard,
+                "precision": score.precision,
+                "recall": score.recall,
+                "average_precision": self.precision_recall.average_precision(score.class_id),
+            }
+            for score in self.overlap.scores()
+        ]
+
+
 def stored_classes(num_classes: int, dtype: Probability) -> range:
     """Return the classes whose probabilities are stored.
 
@@ -281,6 +332,17 @@ def stored_classes(num_classes: int, dtype: Probability) -> range:
     published.
     """
     return range(0 if dtype == "float32" else 1, num_classes)
+
+
+def background(foreground: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Return what the stored probabilities of all foreground classes (uint8) leave to the background.
+
+    Within one level of 255 times its probability for each class that was rounded.
+    """
+    left = np.full(foreground[0].shape, 255, np.int32)
+    for probability in foreground:
+        left -= probability
+    return np.maximum(left, 0).astype(np.uint8)
 
 
 def decode(

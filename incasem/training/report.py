@@ -7,52 +7,77 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from incasem.config import TrainingConfig
+from incasem.evaluation.diagrams import HEADINGS, precision_recall_diagram, score_over_iterations
 from incasem.evaluation.report import Curve, SlicePanel, write_report
+from incasem.networks import ScoredCheckpoint
 
 if TYPE_CHECKING:
-    from incasem.training.trainer import History
-    from incasem.training.validation import Validation
+    from incasem.training.history import History
+    from incasem.training.validation import Section, Validation
 
 SMOOTHING = 25  # steps that the smoothed loss is averaged over
 
 
-def write_training_report(directory: Path, name: str, config: TrainingConfig, history: "History") -> Path:
-    """Write curves, scores and sections of a training; return the path of the page."""
-    last = history.validations[-1][1] if history.validations else []
+def write_training_report(
+    directory: Path,
+    name: str,
+    config: TrainingConfig,
+    history: "History",
+    best: ScoredCheckpoint | None = None,
+) -> Path:
+    """Write curves, scores and sections of a training; return the path of the page.
+
+    Sections and precision–recall curves are those of the best checkpoint of this run, else of the latest
+    validation; scores are those of both.
+
+    Args:
+        directory: where to.
+        name: heading.
+        config: settings of the run.
+        history: losses and validations of this run; a continued one leaves out those of its earlier parts.
+        best: checkpoint to recommend, which may be of an earlier part.
+    """
+    shown = history.shown()
+    latest = history.validations[-1] if history.validations else None
+    tables = dict(one for one in (shown, latest) if one is not None)
     return write_report(
         directory,
         title=name,
-        summary=_summary(history),
-        slices=[_panel(validation, config) for validation in last],
+        summary=_summary(history, best),
+        slices=_panels(*shown, config) if shown else [],
         curves=curves(history),
         scores={
-            f"{validation.nickname}, class {score.class_id}": {
-                "F1": score.f1,
-                "Jaccard": score.jaccard,
-                "precision": score.precision,
-                "recall": score.recall,
+            _row(validation, class_id, iteration, history): {
+                HEADINGS[score]: value for score, value in scores.items()
             }
-            for validation in last
-            for score in validation.scores[1:]
+            for iteration, validations in tables.items()
+            for validation in validations
+            for class_id, scores in enumerate(validation.scores[1:], start=1)
         },
         facts={"Settings": _flat(config.to_dict())},
     )
 
 
+def _row(validation: "Validation", class_id: int, iteration: int, history: "History") -> str:
+    best = ", best" if iteration == history.best_iteration else ""
+    return f"{validation.nickname}, class {class_id} (iteration {iteration}{best})"
+
+
 def curves(history: "History") -> list[Curve]:
-    """Return the loss and F1 curves of a training."""
+    """Return the loss and F1 curves of a training, and its precision–recall curve where there is one."""
     steps = [float(iteration) for iteration, _ in history.losses]
     losses = [loss for _, loss in history.losses]
     lines = {"training": (steps, _smooth(losses))}
-    scores: dict[str, tuple[list[float], list[float]]] = {}
     for iteration, validations in history.validations:
         for validation in validations:
             _append(lines, f"{validation.nickname}", iteration, validation.loss)
-            for score in validation.scores[1:]:
-                _append(scores, f"{validation.nickname}, class {score.class_id}", iteration, score.f1)
+    rows = {iteration: {one.nickname: one.scores for one in of} for iteration, of in history.validations}
+    iteration, validations = history.shown() or (0, [])
+    regions = {validation.nickname: validation.region for validation in validations}
     return [
         Curve("Loss", lines, y_label="cross-entropy"),
-        Curve("F1", scores, y_label="F1", y_limits=(0, 1)),
+        score_over_iterations(rows, "f1", history.best_iteration),
+        *precision_recall_diagram(f"Precision and recall, iteration {iteration}", regions),
     ]
 
 
@@ -72,10 +97,17 @@ def _smooth(values: Sequence[float]) -> list[float]:
     return list((total[ends] - total[begins]) / np.maximum(ends - begins, 1))
 
 
-def _panel(validation: "Validation", config: TrainingConfig) -> SlicePanel:
-    section = validation.section
+def _panels(iteration: int, validations: "Sequence[Validation]", config: TrainingConfig) -> list[SlicePanel]:
+    return [
+        _panel(f"{validation.nickname}, iteration {iteration}", validation.section, config)
+        for validation in validations
+        if validation.section is not None
+    ]
+
+
+def _panel(title: str, section: "Section", config: TrainingConfig) -> SlicePanel:
     return SlicePanel(
-        title=f"{validation.nickname}, z = {section.z}",
+        title=f"{title}, z = {section.z}",
         raw_YX=section.raw_YX,
         labels_YX=section.labels_YX,
         prediction_YX=section.prediction_YX,
@@ -84,11 +116,14 @@ def _panel(validation: "Validation", config: TrainingConfig) -> SlicePanel:
     )
 
 
-def _summary(history: "History") -> str:
-    if not history.losses:
-        return "Nothing was left to train."
-    first, last = history.losses[0][0], history.losses[-1][0]
-    return f"Iterations {first} to {last}; last loss {history.losses[-1][1]:.4f}."
+def _summary(history: "History", best: ScoredCheckpoint | None) -> str:
+    text = "Nothing was left to train."
+    if history.losses:
+        first, last = history.losses[0][0], history.losses[-1][0]
+        text = f"Iterations {first} to {last}; last loss {history.losses[-1][1]:.4f}."
+    if best is None:
+        return text
+    return f"{text} The best checkpoint is {best.path.name}, validated F1 {best.f1:.4f}: {best.path}"
 
 
 def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:

@@ -24,6 +24,8 @@ from incasem.config import (
 from incasem.errors import CheckpointError, ConfigError, explain
 from incasem.networks import (
     Checkpoint,
+    ScoredCheckpoint,
+    best_scored_checkpoint,
     build_network,
     choose_precision,
     keep_freed_memory,
@@ -43,12 +45,13 @@ from incasem.tracking import (
 from incasem.training.directories import RunDirectories
 from incasem.training.distributed import Processes, processes
 from incasem.training.feed import SampleFeed
+from incasem.training.history import History, scores_of
 from incasem.training.monitor import Monitor
 from incasem.training.report import write_training_report
 from incasem.training.sources import check_entries
 from incasem.training.state import TrainingState, initial_state
 from incasem.training.step import Stepper
-from incasem.training.trainer import History, Trainer
+from incasem.training.trainer import Trainer
 from incasem.training.validation import Validator
 
 logger = logging.getLogger(__name__)
@@ -129,9 +132,10 @@ def _lead(request: TrainingRequest, joined: Processes, tell: Callable[[str], Non
         run_id = run.run_id
         directories = RunDirectories(config.directories.runs, config.training.continue_id or run_id)
         history = _run(request, prepared, directories, run.log_scalar, tell)
-        report = write_training_report(directories.report, request.name, prepared.config, history)
-        _tell_results(tell, directories, run_id, report)
-        return _result_line(history)
+        best = best_scored_checkpoint(directories.models)
+        report = write_training_report(directories.report, request.name, prepared.config, history, best)
+        _tell_results(tell, directories, run_id, report, best)
+        return _result_line(history, best)
 
     outcome = run_experiment(
         name=request.name,
@@ -295,7 +299,10 @@ def _run(
             start=start,
             tell=tell,
         )
-        return trainer.run()
+        history = trainer.run()
+        best = best_scored_checkpoint(directories.models)  # perhaps of an earlier part
+        monitor.outcome(config, config.training.iterations, scores_of(best))
+        return history
 
 
 def _checkpoint_to_start_from(
@@ -353,18 +360,25 @@ def _tell_start(
 
 
 def _tell_results(
-    tell: Callable[[str], None], directories: RunDirectories, run_id: int, report: Path
+    tell: Callable[[str], None],
+    directories: RunDirectories,
+    run_id: int,
+    report: Path,
+    best: ScoredCheckpoint | None,
 ) -> None:
     goes_on = f", which went on with run {directories.run_id}," if directories.run_id != run_id else ""
     tell(f"run {run_id}{goes_on} is done")
     tell(f"  checkpoints: {directories.models}")
+    if best is not None:
+        tell(f"  the best:    {best.path.name}, validated F1 {best.f1:.4f}")
     tell(f"  report:      {report}")
 
 
-def _result_line(history: History) -> str:
+def _result_line(history: History, best: ScoredCheckpoint | None) -> str:
     if not history.validations:
         return (
             f"training loss: {history.losses[-1][1]:.4f}" if history.losses else "nothing was left to train"
         )
     iteration, validations = history.validations[-1]
-    return f"iteration {iteration}: " + "; ".join(validation.line() for validation in validations)
+    line = f"iteration {iteration}: " + "; ".join(validation.line() for validation in validations)
+    return line if best is None else f"{line}; best: {best.path.name}, F1 {best.f1:.4f}"

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from incasem.config import TrainingConfig
@@ -21,21 +22,14 @@ from incasem.networks import (
 from incasem.tasks import semantic
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import Batch
+from incasem.training.history import History
 from incasem.training.monitor import Monitor, class_picture
 from incasem.training.optimization import WeightAverage
 from incasem.training.snapshots import write_training_snapshot
 from incasem.training.step import Stepper
-from incasem.training.validation import Validation, Validator
+from incasem.training.validation import Section, Validator
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class History:
-    """What the report draws: losses, and the validations, over iterations."""
-
-    losses: list[tuple[int, float]] = field(default_factory=list)
-    validations: list[tuple[int, list[Validation]]] = field(default_factory=list)
 
 
 @dataclass
@@ -132,22 +126,27 @@ class Trainer:
 
     def _validate(self, iteration: int, validator: Validator) -> None:
         validations = validator.run(self._result(), iteration)
-        self.history.validations.append((iteration, validations))
+        path = self.directories.checkpoint(iteration)
+        self.history.add(iteration, validations, saved=path.exists())
         for index, validation in enumerate(validations):
             self.monitor.record(iteration, validation.published_metrics(index))
-            self.monitor.validation(index, iteration, validation.scalars())
-            section, classes = validation.section, self.config.data.num_classes
-            pictures = {
-                "raw": section.raw_YX,
-                "labels": class_picture(section.labels_YX, classes),
-                "predictions": class_picture(section.prediction_YX, classes),
-            }
-            self.monitor.validation_slices(index, iteration, pictures)
+            self.monitor.validation(
+                index, iteration, validation.scalars(), validation.region.precision_recall
+            )
+            if validation.section is not None:
+                self.monitor.validation_slices(index, iteration, self._pictures(validation.section))
             self.tell(f"iteration {iteration}: {validation.line()}")
-        path = self.directories.checkpoint(iteration)
         if path.exists():
             scores = {validation.nickname: validation.scalars() for validation in validations}
             write_sidecar(path, self.sidecar | {"iteration": iteration, "scores": scores})
+
+    def _pictures(self, section: Section) -> dict[str, NDArray[Any]]:
+        classes = self.config.data.num_classes
+        return {
+            "raw": section.raw_YX,
+            "labels": class_picture(section.labels_YX, classes),
+            "predictions": class_picture(section.prediction_YX, classes),
+        }
 
     def _snapshot(self, iteration: int, batch: Batch, logits: torch.Tensor) -> None:
         folder = self.directories.snapshots / "training"

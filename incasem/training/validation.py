@@ -1,7 +1,9 @@
 """Periodic validation: whole ROIs, block by block, in the memory of one block."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,6 @@ from numpy.typing import NDArray
 from incasem.blockwise import Grid
 from incasem.config import DataEntry, TrainingConfig
 from incasem.geometry import Coordinate, Roi
-from incasem.metrics import ClassScores, OverlapAccumulator
 from incasem.networks import ValidNetwork
 from incasem.prediction import Predictor
 from incasem.tasks import semantic
@@ -39,32 +40,37 @@ class Validation:
 
     nickname: str
     loss: float
-    scores: Sequence[ClassScores]
-    section: Section
+    region: semantic.RegionScores
+    section: Section | None
+    """None where it is no longer kept."""
+
+    @cached_property
+    def scores(self) -> list[dict[str, float]]:
+        """Of class 0, 1, …: see `semantic.RegionScores.by_class`."""
+        return self.region.by_class()
 
     def scalars(self) -> dict[str, float]:
         """Return loss and scores as TensorBoard and the sidecar name them."""
         values = {"loss_0": self.loss}
         for index, score in enumerate(self.scores):
-            for name in ("f1", "jaccard", "precision", "recall"):
-                values[f"{name}_class_{index}"] = getattr(score, name)
+            values |= {f"{name}_class_{index}": value for name, value in score.items()}
         return values
 
     def published_metrics(self, dataset: int) -> dict[str, float]:
-        """Return loss and scores under the published names, and F1 under its own."""
+        """Return loss and scores under the published names, and F1 under its own too."""
         values = {f"loss_val_ds_{dataset}_type_0": self.loss}
         for index, score in enumerate(self.scores):
             suffix = f"class_{index}_validation_ds_{dataset}"
-            values[f"dice_{suffix}"] = values[f"f1_{suffix}"] = score.f1
-            values[f"jaccard_{suffix}"] = score.jaccard
-            values[f"precision_{suffix}"] = score.precision
-            values[f"recall_{suffix}"] = score.recall
+            values[f"dice_{suffix}"] = score["f1"]
+            values |= {f"{name}_{suffix}": value for name, value in score.items()}
         return values
 
     def line(self) -> str:
         """Return one line for the terminal."""
+        names = {"f1": "F1", "jaccard": "Jaccard", "average_precision": "AP"}
         classes = (
-            f"class {index}: F1 {score.f1:.3f}, Jaccard {score.jaccard:.3f}"
+            f"class {index}: "
+            + ", ".join(f"{names[n]} {score[n]:.3f}" for n in names if math.isfinite(score[n]))
             for index, score in enumerate(self.scores)
             if index > 0
         )
@@ -101,7 +107,7 @@ class Validator:
 
     def _one(self, dataset: EntrySource, predictor: Predictor, iteration: int, snapshot: bool) -> Validation:
         num_classes = self._config.data.num_classes
-        overlap = OverlapAccumulator(num_classes)
+        scores = semantic.RegionScores(num_classes)
         settings = self._config.loss
         clip = (settings.balance_labels.clipmin, settings.balance_labels.clipmax)
         loss = semantic.RegionLoss(num_classes, settings.weight, clip, semantic.Terms.of(settings))
@@ -113,13 +119,14 @@ class Validator:
             classes_ZYX = dataset.truth.classes(roi)
             mask_ZYX = dataset.truth.mask(roi)
             counted_ZYX = dataset.truth.metric_mask(roi)
-            predicted_ZYX = logits_CZYX.argmax(axis=0).astype(np.uint8)
-            overlap.add(predicted_ZYX, classes_ZYX, counted_ZYX)
+            decoded = dict(semantic.decode(logits_CZYX))  # what a prediction would store
+            predicted_ZYX = decoded.pop("segmentation")
+            scores.add(predicted_ZYX, list(decoded.values()), classes_ZYX, counted_ZYX)
             loss.add(logits_CZYX, classes_ZYX, mask_ZYX)
             middle.add(roi, dataset.raw.read_voxels(roi), classes_ZYX, predicted_ZYX, counted_ZYX)
             if kept is not None:
                 kept.write(roi, predicted_ZYX, classes_ZYX, mask_ZYX, counted_ZYX)
-        return Validation(dataset.entry.nickname, loss.value(), overlap.scores(), middle.section)
+        return Validation(dataset.entry.nickname, loss.value(), scores, middle.section)
 
     def _block_shape(self) -> Coordinate:
         asked = self._config.validation.block_size_voxels

@@ -217,6 +217,30 @@ def test_grey_of_any_dtype(dtype):
     assert (pictures.grey(np.full((3, 3), 7, dtype)) == 127).all()
 
 
+def drawn(curve):
+    axes = pictures.figure(4, 3).add_subplot()
+    pictures.draw_curve(axes, curve)
+    return axes
+
+
+def test_marks_are_stars_in_the_legend():
+    axes = drawn(curve(marks={"best": [(2, 0.4), (3, 0.3)]}))
+    (star,) = [line for line in axes.lines if line.get_marker() == "*"]
+    assert star.get_xydata().tolist() == [[2, 0.4], [3, 0.3]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "best"]
+
+
+def test_a_line_that_is_not_noisy_is_drawn_as_it_is():
+    x = np.linspace(0, 1, 500)
+    noisy, exact = (
+        drawn(Curve("t", {"a": (x, x**2)}, noisy=noisy, x_limits=(0, 1))) for noisy in (True, False)
+    )
+    assert len(noisy.lines) == 2, "a running mean on top"
+    (line,) = exact.lines
+    assert (line.get_ydata() == x**2).all()
+    assert exact.get_xlim() == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("width", "pixel", "expected"), [(400, 5.0, 500), (100, 5.0, 100), (64, 4.6, 50), (9, 1750, 2000)]
 )

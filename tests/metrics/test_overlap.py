@@ -70,7 +70,7 @@ def test_class_absent_from_both_scores_one_and_absent_from_truth_only_scores_zer
 
 
 def test_large_blocks_are_counted_in_slices(monkeypatch):
-    monkeypatch.setattr("incasem.metrics.overlap._SLICE_VOXELS", 10)
+    monkeypatch.setattr("incasem.metrics.overlap.SLICE_VOXELS", 10)
     rng = np.random.default_rng(0)
     prediction, truth = rng.integers(0, 4, (2, 9, 9, 9))
     accumulator = OverlapAccumulator(4)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from incasem.networks import best_checkpoint, remove_old_checkpoints
+from incasem.networks import best_checkpoint, best_scored_checkpoint, remove_old_checkpoints
 from incasem.networks.selection import mean_f1
 
 
@@ -23,6 +23,7 @@ def test_the_best_validated_one(tmp_path):
     write(tmp_path, 3000, {"a": {"f1_class_1": 0.95}, "b": {"f1_class_1": 0.7}})
     write(tmp_path, 10000, {})
     assert best_checkpoint(tmp_path) == best
+    assert best_scored_checkpoint(tmp_path) == (pytest.approx(0.85), 2000, best)
 
 
 def test_of_equals_the_newest(tmp_path):
@@ -45,6 +46,7 @@ def test_a_sidecar_alone_is_no_checkpoint(tmp_path):
 
 def test_no_checkpoints(tmp_path):
     assert best_checkpoint(tmp_path) is None
+    assert best_scored_checkpoint(tmp_path) is None
     assert best_checkpoint(tmp_path / "missing") is None
 
 

@@ -152,6 +152,16 @@ def test_of_equal_logits_the_lower_class_wins_and_large_ones_do_not_overflow():
     assert semantic.decode(huge)["prob_maps/class_1"].item() == 255
 
 
+def test_what_the_foreground_leaves_is_the_background():
+    logits = np.random.default_rng(1).normal(0, 2, (3, *SHAPE)).astype(np.float32)
+    stored = semantic.decode(logits)
+    left = semantic.background([stored["prob_maps/class_1"], stored["prob_maps/class_2"]])
+    exact = semantic.decode(logits, "float32")["prob_maps/class_0"]
+    assert left.dtype == np.uint8
+    assert np.abs(left - 255 * exact).max() <= 1 + 1e-3
+    assert semantic.background([np.full(1, 128, np.uint8)] * 2) == [0]
+
+
 def test_more_classes_than_a_byte_can_name():
     logits = np.zeros((300, 1, 1, 1), np.float32)
     logits[299] = 1

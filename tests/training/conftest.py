@@ -31,6 +31,10 @@ def write_volume(path, array):
 @pytest.fixture
 def project(tmp_path):
     """A folder with a volume of bright balls, their labels, and data configurations."""
+    return make_project(tmp_path)
+
+
+def make_project(tmp_path):
     generator = np.random.default_rng(1)
     z, y, x = np.indices(SHAPE)
     labels_ZYX = np.zeros(SHAPE, bool)

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from incasem.config import DataEntry
 from incasem.errors import DataError
-from incasem.evaluation.overlap import score_entry, score_volume
+from incasem.evaluation.scoring import score_entry, score_volume
 from incasem.geometry import Roi
-from incasem.metrics import OverlapAccumulator
+from incasem.metrics import OverlapAccumulator, PrecisionRecallAccumulator
 from incasem.tasks.ground_truth import GroundTruth
 from incasem.volumes import create_volume, open_volume
 
@@ -36,7 +36,7 @@ def cell(tmp_path_factory):
         "mask": rng.integers(0, 4, SHAPE, dtype=np.uint8) * 60,
         "metric": rng.integers(0, 4, SHAPE, dtype=np.uint8),
         "segmentation": rng.integers(0, 3, SHAPE, dtype=np.uint8),
-    }
+    } | {f"prob_maps/class_{c}": rng.integers(0, 256, SHAPE, dtype=np.uint8) for c in range(3)}
     for name, array in arrays.items():
         store(file / name, array)
     entry = DataEntry(
@@ -46,22 +46,48 @@ def cell(tmp_path_factory):
     return entry, arrays
 
 
-def expected(arrays, region=np.s_[:, :, :]):
+def truth_and_mask(arrays, region):
     a, b = arrays["a"][region] > 0, arrays["b"][region] > 0
     truth = np.where(a & b, 0, np.where(a, 1, np.where(b, 2, 0)))
+    return truth, (arrays["mask"][region] > 0) & (arrays["metric"][region] > 0)
+
+
+def expected(arrays, region=np.s_[:, :, :]):
     counts = OverlapAccumulator(3)
-    counts.add(
-        arrays["segmentation"][region], truth, (arrays["mask"][region] > 0) & (arrays["metric"][region] > 0)
-    )
+    counts.add(arrays["segmentation"][region], *truth_and_mask(arrays, region))
     return counts.confusion
+
+
+def expected_histograms(arrays):
+    counts = PrecisionRecallAccumulator(3)
+    region = np.s_[:, :, :]
+    counts.add([arrays[f"prob_maps/class_{c}"] for c in range(3)], *truth_and_mask(arrays, region))
+    return counts.histograms
 
 
 def test_an_entry_is_scored_inside_mask_and_metric_masks(cell):
     entry, arrays = cell
     counts = score_entry(entry.file / "segmentation", entry, 3)
 
-    np.testing.assert_array_equal(counts.confusion, expected(arrays))
-    assert 0 < counts.voxels < np.prod(SHAPE)
+    np.testing.assert_array_equal(counts.overlap.confusion, expected(arrays))
+    assert 0 < counts.overlap.voxels < np.prod(SHAPE)
+
+
+def test_probabilities_are_scored_in_the_same_pass(cell):
+    entry, arrays = cell
+    maps = [entry.file / f"prob_maps/class_{c}" for c in range(3)]
+    counts = score_entry(entry.file / "segmentation", entry, 3, prob_maps=maps)
+
+    np.testing.assert_array_equal(counts.overlap.confusion, expected(arrays))
+    np.testing.assert_array_equal(counts.precision_recall.histograms, expected_histograms(arrays))
+    for score in counts.by_class():
+        assert 0 < score["average_precision"] < 1
+
+
+def test_without_probabilities_there_is_no_average_precision(cell):
+    entry, _ = cell
+    counts = score_entry(entry.file / "segmentation", entry, 3)
+    assert all(np.isnan(score["average_precision"]) for score in counts.by_class())
 
 
 @settings(deadline=None, max_examples=15)
@@ -69,9 +95,12 @@ def test_an_entry_is_scored_inside_mask_and_metric_masks(cell):
 def test_blocks_and_threads_do_not_change_the_counts(cell, block, threads):
     entry, arrays = cell
     prediction = open_volume(entry.file / "segmentation")
-    counts = score_volume(prediction, GroundTruth(entry), 3, block_shape=block, num_threads=threads)
+    maps = [open_volume(entry.file / f"prob_maps/class_{c}") for c in range(3)]
+    truth = GroundTruth(entry)
+    counts = score_volume(prediction, truth, 3, prob_maps=maps, block_shape=block, num_threads=threads)
 
-    np.testing.assert_array_equal(counts.confusion, expected(arrays))
+    np.testing.assert_array_equal(counts.overlap.confusion, expected(arrays))
+    np.testing.assert_array_equal(counts.precision_recall.histograms, expected_histograms(arrays))
 
 
 def test_a_part_of_the_volume_is_scored(cell):
@@ -79,7 +108,7 @@ def test_a_part_of_the_volume_is_scored(cell):
     prediction = open_volume(entry.file / "segmentation")
     counts = score_volume(prediction, GroundTruth(entry), 3, roi_voxels=Roi((5, 12, 0), (4, 9, 11)))
 
-    np.testing.assert_array_equal(counts.confusion, expected(arrays, np.s_[2:6, 2:11, 4:15]))
+    np.testing.assert_array_equal(counts.overlap.confusion, expected(arrays, np.s_[2:6, 2:11, 4:15]))
 
 
 def test_a_region_outside_the_prediction_is_refused(cell):
