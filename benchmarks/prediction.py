@@ -138,7 +138,7 @@ class _Cell:
                 output_group=name.replace(" ", "_"),
                 progress=False,
             )
-        self.plan = result.plan
+        self.plans.append(result.plan)
         return result, watch
 
     def rows_of_way(self, name: str, settings: dict[str, str]) -> list[Row]:
