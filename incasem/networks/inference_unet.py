@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from incasem.networks.onednn import convolution, convolution_onto
-from incasem.networks.rewrites import paired_weights, phase_convolution, phase_weights
+from incasem.networks.rewrites import paired_convolution, paired_weights, phase_convolution, phase_weights
 from incasem.networks.unet import Unet, joined_shapes
 from incasem.networks.valid import ValidNetwork
 
@@ -43,11 +43,7 @@ class _FirstConvolution(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         if self.paired is None or maps.shape[-1] % 2 or maps.device.type not in ("cpu", "meta"):
             return cast(Tensor, self.plain(maps))
-        batch, _, *size = maps.shape
-        pairs = maps.reshape(batch, *size[:2], size[2] // 2, 2).permute(0, 4, 1, 2, 3)
-        result = self.paired(pairs).permute(0, 2, 3, 4, 1)
-        shape = (batch, *(s - _WIDTH_CROP for s in size), result.shape[-1] // 2)
-        return result.reshape(shape).permute(0, 4, 1, 2, 3)
+        return paired_convolution(maps, self.paired)
 
 
 class _JoinedConvolution(nn.Module):

@@ -143,6 +143,20 @@ def paired_weights(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return paired.reshape(2 * maps, 2, _WIDTH, _WIDTH, 2), bias.repeat(2)
 
 
+def paired_convolution(maps: Tensor, convolve: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the valid convolution of a one-channel map, two neighbours along x at a time.
+
+    Args:
+        maps: (N, 1, z, y, x), x even.
+        convolve: the convolution with `paired_weights`, perhaps with a ReLU, of (N, 2, z, y, x / 2).
+    """
+    batch, _, *size = maps.shape
+    pairs = maps.reshape(batch, *size[:2], size[2] // 2, 2).permute(0, 4, 1, 2, 3)
+    result = convolve(pairs).permute(0, 2, 3, 4, 1)
+    shape = (batch, *(s - (_WIDTH - 1) for s in size), result.shape[-1] // 2)
+    return result.reshape(shape).permute(0, 4, 1, 2, 3)
+
+
 def transposed_weights(phases: Tensor, factor: Sequence[int]) -> Tensor:
     """Return the weights of `phase_weights` as those of one transposed convolution of stride ``factor``.
 

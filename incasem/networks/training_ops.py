@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from incasem.networks.onednn import can_fuse, convolution
-from incasem.networks.rewrites import paired_weights
+from incasem.networks.rewrites import paired_convolution, paired_weights
 
 _NO_PADDING, _ONES = [0, 0, 0], [1, 1, 1]
-_WIDTH_CROP = 2  # one valid convolution of width 3
 
 
 def centre_crop(maps: Tensor, shape: Sequence[int]) -> Tensor:
@@ -43,11 +42,8 @@ def convolution_relu(maps: Tensor, layer: nn.Conv3d) -> Tensor:
     if weight.shape[1] != 1 or weight.shape[2:] != (3, 3, 3) or maps.shape[-1] % 2:
         return _apply(_ConvolutionReLU, maps, weight, bias)
     # Two neighbouring voxels at once: one input channel alone leaves matrix units idle.
-    batch, _, *size = maps.shape
-    pairs = maps.reshape(batch, *size[:2], size[2] // 2, 2).permute(0, 4, 1, 2, 3)
-    result = _apply(_ConvolutionReLU, pairs, *paired_weights(weight, bias)).permute(0, 2, 3, 4, 1)
-    shape = (batch, *(s - _WIDTH_CROP for s in size), result.shape[-1] // 2)
-    return result.reshape(shape).permute(0, 4, 1, 2, 3)
+    paired = paired_weights(weight, bias)
+    return paired_convolution(maps, lambda pairs: _apply(_ConvolutionReLU, pairs, *paired))
 
 
 def pool_and_crop(maps: Tensor, factor: Sequence[int], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
