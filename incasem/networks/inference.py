@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate
 from incasem.networks.inference_unet import InferenceUnet
-from incasem.networks.openvino_backend import OpenVinoUnet
+from incasem.networks.openvino_backend import OpenVinoUnet, check_openvino
 from incasem.networks.unet import Unet
 from incasem.networks.valid import ValidNetwork
 
@@ -91,7 +91,7 @@ def check_backend(
             explain("prediction.backend", backend, " or ".join(get_args(Backend)), "Correct it")
         )
     if backend == "openvino":
-        OpenVinoUnet(network, torch.device(device), precision)
+        check_openvino(network, torch.device(device), precision)
 
 
 class _Way(NamedTuple):

@@ -41,14 +41,8 @@ class OpenVinoUnet:
     """
 
     def __init__(self, network: ValidNetwork, device: torch.device, precision: torch.dtype) -> None:
-        if not isinstance(network, Unet):
-            raise _unfit("model.type", type(network).__name__, "Unet")
-        if device.type != "cpu":
-            raise _unfit("torch.device", device, "cpu")
-        if precision not in _HINTS:
-            raise _unfit("precision", str(precision).removeprefix("torch."), "fp32 or bf16")
-        self._openvino = _import()
-        self._network = InferenceUnet(network).float()
+        self._openvino, unet = check_openvino(network, device, precision)
+        self._network = InferenceUnet(unet).float()
         self._precision = precision
         self._shape: tuple[int, ...] | None = None
         self._request: Any = None
@@ -82,6 +76,21 @@ class OpenVinoUnet:
         }
         model = _Graph(self._openvino, self._network).build(shape)
         return self._openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+
+
+def check_openvino(network: ValidNetwork, device: torch.device, precision: torch.dtype) -> tuple[Any, Unet]:
+    """Return OpenVINO and the network that it is to run.
+
+    Raises:
+        ConfigError: OpenVINO is not installed, or does not run this network, device or precision.
+    """
+    if not isinstance(network, Unet):
+        raise _unfit("model.type", type(network).__name__, "Unet")
+    if device.type != "cpu":
+        raise _unfit("torch.device", device, "cpu")
+    if precision not in _HINTS:
+        raise _unfit("precision", str(precision).removeprefix("torch."), "fp32 or bf16")
+    return _import(), network
 
 
 def _import() -> Any:
