@@ -42,8 +42,10 @@ def _schedule(value: Any) -> Any:
 
 
 class Optimizer(Section):
-    """Adam."""
+    """How the weights move."""
 
+    type: Literal["adam", "muon"] = "adam"
+    """Muon moves the filters of hidden layers evenly in all directions, and learns faster from scratch."""
     lr: PositiveNumber = 3e-5
     weight_decay: NotNegativeNumber = 3e-5
     """Added to the gradient (L2), as published."""

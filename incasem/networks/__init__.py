@@ -30,7 +30,7 @@ from incasem.networks.selection import (
 )
 from incasem.networks.unet import Unet
 from incasem.networks.valid import ValidNetwork
-from incasem.networks.weight_standardization import plain_state, standardise
+from incasem.networks.weight_standardization import learnt_filters, plain_state, standardise
 
 __all__ = [
     "Backend",
@@ -51,6 +51,7 @@ __all__ = [
     "initialise",
     "keep_freed_memory",
     "latest_checkpoint",
+    "learnt_filters",
     "load_checkpoint",
     "load_into",
     "load_optimizer",

@@ -82,3 +82,19 @@ def plain_state(network: nn.Module) -> dict[str, Tensor]:
             if layer.bias is not None:
                 state[f"{name}.bias"] = layer.bias.detach()
     return state
+
+
+def learnt_filters(network: nn.Module) -> list[nn.Parameter]:
+    """Return the filters that an optimizer changes, one for each convolution, in registration order.
+
+    Those of a standardised layer are what lies behind its weight.
+    """
+    own = dict(network.named_parameters())
+    filters = []
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
+            standardised = parametrize.is_parametrized(layer, "weight")
+            filters.append(
+                own[f"{name}.parametrizations.weight.original" if standardised else f"{name}.weight"]
+            )
+    return filters

@@ -21,7 +21,8 @@ _EVERY_LEVEL = 3
 #: The settings that TensorBoard compares trainings by: the same for all, since it shows those of the first.
 COMPARED_SETTINGS = (
     "training.iterations", "training.batch_size", "training.accumulate", "training.precision",
-    "training.optimizer.lr", "training.optimizer.weight_decay", "training.optimizer.schedule",
+    "training.optimizer.type", "training.optimizer.lr", "training.optimizer.weight_decay",
+    "training.optimizer.schedule",
     "training.gradient_clip", "training.ema_decay", "training.swa_start",
     "training.weight_standardization", "training.start_from", "training.sampling.foreground",
     "training.reject.min_masked", "training.input_size_voxels", "loss.type", "loss.weight",

@@ -5,13 +5,20 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from incasem.config.training import Training
-from incasem.networks import ValidNetwork, plain_state
+from incasem.config.training import Optimizer, Training
+from incasem.networks import ValidNetwork, learnt_filters, plain_state
+from incasem.training.muon import Muon
 
 
-def make_optimizer(network: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.Adam:
-    """Return the published optimizer: Adam with L2 regularisation by ``weight_decay``."""
-    return torch.optim.Adam(network.parameters(), lr=lr, weight_decay=weight_decay)
+def make_optimizer(network: torch.nn.Module, settings: Optimizer) -> torch.optim.Adam:
+    """Return the published optimizer, Adam with L2 regularisation, or `Muon`."""
+    if settings.type == "adam":
+        return torch.optim.Adam(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    # The first and the last layer have a few rows or columns only: Adam's, as Muon's authors advise.
+    filters = learnt_filters(network)[1:-1]
+    hidden = {id(parameter) for parameter in filters}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in hidden]
+    return Muon(filters, others, settings.lr, settings.weight_decay)
 
 
 WARM_UP = 0.05  # of all iterations

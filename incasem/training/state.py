@@ -68,7 +68,7 @@ def initial_state(
         load_into(network, checkpoint, for_training=True)
     for module in (network, result):
         module.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    optimizer = make_optimizer(network, settings.optimizer.lr, settings.optimizer.weight_decay)
+    optimizer = make_optimizer(network, settings.optimizer)
     if checkpoint is not None:
         _restore_optimizer(optimizer, checkpoint, continues=continues)
     # Small gradients would be 0 in float16 (Micikevicius et al., "Mixed precision training", ICLR 2018).
