@@ -64,6 +64,30 @@ def convert(program: str, arguments: Sequence[str]) -> None:
         _tell_report(report, pair.output_file / pair.output_dataset)
 
 
+def phantom(program: str, arguments: Sequence[str]) -> None:
+    """Generate a cell."""
+    parser = make_parser(
+        program,
+        "Generate a FIB-SEM cell with exact labels (instance ids) of mitochondria, ER, nuclear envelope and "
+        "nuclear pores. The same options give the same bytes.",
+    )
+    add = parser.add_argument
+    add("-f", "--filename", type=path_argument, required=True, help="Zarr container to make")
+    add("--shape", nargs=3, type=int, default=[112, 144, 288], metavar=ZYX, help="of the cell, voxels")
+    add("--resolution", nargs=3, type=float, default=[10, 10, 10], metavar=ZYX, help="voxel size, nm")
+    add("--seed", type=int, default=1, metavar="N", help="which cell")
+    add("--mito_fraction", type=float, default=0.11, metavar="SHARE", help="volume of mitochondria, about")
+    options = parser.parse_args(list(arguments))
+
+    from incasem.formatting.generate import GenerateOptions, generate_cell
+
+    made = GenerateOptions(
+        options.filename, options.shape, options.resolution, options.seed, options.mito_fraction
+    )
+    for dataset in generate_cell(made):
+        tell(f"  {options.filename / dataset}")
+
+
 def equalize(program: str, arguments: Sequence[str]) -> None:
     """Equalise the histogram by CLAHE."""
     parser = _volume_parser(

@@ -41,6 +41,7 @@ VERBS = {
             "predict_multiple",
         ),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
+        Verb("phantom", "incasem.cli.formatting", "generate a cell to try things on", "phantom"),
         Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),
     )
 }

@@ -1,0 +1,71 @@
+"""A generated cell as a Zarr container: data to try commands and settings on."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from incasem.durable import sync
+from incasem.errors import DataError, explain
+from incasem.phantom import make_phantom
+from incasem.volumes import create_volume
+
+RAW = "volumes/raw"
+LABELS = "volumes/labels"
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Options of `generate_cell`.
+
+    Attributes:
+        container: Zarr v2 container to make; must not exist.
+        shape: voxels, z, y, x.
+        resolution: voxel size, nm, z, y, x.
+        seed: which cell; not negative.
+        mito_fraction: part of the volume that mitochondria are to fill, roughly.
+    """
+
+    container: Path
+    shape: Sequence[int]
+    resolution: Sequence[float]
+    seed: int = 1
+    mito_fraction: float = 0.11
+
+
+def generate_cell(options: GenerateOptions) -> list[str]:
+    """Write a phantom: the image, and a dataset of instance ids for each organelle.
+
+    The container appears when it is complete.
+
+    Returns:
+        The names of the datasets.
+
+    Raises:
+        DataError: the container exists, or its name is not that of one.
+        ConfigError: shape, voxel size, seed or fraction are not possible.
+    """
+    target = options.container
+    if target.suffix != ".zarr":
+        raise DataError(explain("the container", target, "a path that ends in .zarr", "Name it so"))
+    if target.exists():
+        raise DataError(explain("the container", target, "a new one", "Choose another name, or delete it"))
+    cell = make_phantom(options.shape, options.seed, options.resolution, mito_fraction=options.mito_fraction)
+    arrays = {RAW: cell.raw_ZYX} | {f"{LABELS}/{name}": ids for name, ids in cell.labels.items()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.zarr")
+    try:
+        for name, array_ZYX in arrays.items():
+            volume = create_volume(
+                temporary / name, shape=array_ZYX.shape, dtype=array_ZYX.dtype, voxel_size=cell.voxel_size
+            )
+            volume.write_voxels(volume.roi_voxels, np.ascontiguousarray(array_ZYX))
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync(target.parent)
+    return list(arrays)
