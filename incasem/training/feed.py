@@ -71,6 +71,7 @@ class SampleFeed:
             None: `training.precache.num_workers`.
         num_samples: how many samples will be asked for, where that is known; None: no end.
         numbers: of the samples to make, in their order, where they are not all from ``start_index`` on.
+        device: of the network, for `training.augmentation.device`; None: what `torch.device` says.
 
     Raises:
         ConfigError: no entries, or shapes that do not fit together.
@@ -90,6 +91,7 @@ class SampleFeed:
         num_workers: int | None = None,
         num_samples: int | None = None,
         numbers: Iterator[int] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         shape = _sample_shape(entries, input_shape, output_shape)
         precache = config.training.precache
@@ -102,8 +104,8 @@ class SampleFeed:
         for source, index in zip(sources, indices, strict=True):
             Locations(source, index, config.training.reject, config.training.sampling)  # or no sample at all
         check_learnable(sources, indices)
-        device = _resampling_device(config)
-        self._dataset = SampleMaker(sources, indices, config, shape, seed, shared, device)
+        resampling = _resampling_device(config, device or choose_device(config.torch.device))
+        self._dataset = SampleMaker(sources, indices, config, shape, seed, shared, resampling)
         self._dtypes = {source.raw.dtype for source in sources}
         self._numbers: Iterator[int] = itertools.count(start_index) if numbers is None else numbers
         if num_samples is not None:
@@ -279,11 +281,10 @@ def _sample_shape(
     return SampleShape(Coordinate(input_shape), Coordinate(output_shape))
 
 
-def _resampling_device(config: TrainingConfig) -> torch.device | None:
-    """Return the GPU that resamples; None for the processor."""
+def _resampling_device(config: TrainingConfig, device: torch.device) -> torch.device | None:
+    """Return the GPU that resamples, which is the network's; None for the processor."""
     if config.training.augmentation.device == "cpu":
         return None
-    device = choose_device(config.torch.device)
     if device.type == "cpu" and config.torch.device in ("cpu", "auto"):
         raise ConfigError(
             explain(

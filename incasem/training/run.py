@@ -241,11 +241,13 @@ def _prepare(request: TrainingRequest, config: TrainingConfig, joined: Processes
     checkpoint, start = _checkpoint_to_start_from(request, config)
     continues = request.continue_run is not None
     state = initial_state(config, network, checkpoint, device, precision, continues=continues)
-    feed = _feed(config, training, start, joined)
+    feed = _feed(config, training, start, joined, device)
     return _Prepared(config, training, validation, artifacts, device, precision, start, state, feed, joined)
 
 
-def _feed(config: TrainingConfig, entries: Sequence[DataEntry], start: int, joined: Processes) -> SampleFeed:
+def _feed(
+    config: TrainingConfig, entries: Sequence[DataEntry], start: int, joined: Processes, device: torch.device
+) -> SampleFeed:
     settings = config.training
     first, end = (iteration * settings.accumulate for iteration in (start, settings.iterations + 1))
     return SampleFeed(
@@ -256,6 +258,7 @@ def _feed(config: TrainingConfig, entries: Sequence[DataEntry], start: int, join
         seed=config.seed if config.seed is not None else 0,
         numbers=joined.sample_numbers(first, end, settings.batch_size),
         num_samples=max(end - first, 0) * settings.batch_size,
+        device=device,
     )
 
 
