@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from incasem.compiled import compiled
 from incasem.errors import ConfigError, DataError, explain
-from incasem.formatting._compile import compiled
 
 LEVELS = 1 << 14
 """Grey levels that maps are computed in, whatever the input's width."""

@@ -1,6 +1,14 @@
 """Streaming scores: accumulators that take blocks and can be merged."""
 
 from incasem.metrics.overlap import ClassScores, OverlapAccumulator
+from incasem.metrics.partition import PartitionAccumulator, PartitionScores
 from incasem.metrics.precision_recall import PrecisionRecallAccumulator, PrecisionRecallCurve
 
-__all__ = ["ClassScores", "OverlapAccumulator", "PrecisionRecallAccumulator", "PrecisionRecallCurve"]
+__all__ = [
+    "ClassScores",
+    "OverlapAccumulator",
+    "PartitionAccumulator",
+    "PartitionScores",
+    "PrecisionRecallAccumulator",
+    "PrecisionRecallCurve",
+]

@@ -11,23 +11,16 @@ through the same arithmetic, so a label stays on its raw voxel, to the last bit.
 Raw data are done in bricks, so that the source stays in the cache whatever the orientation.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from incasem.compiled import compiled
 from incasem.geometry import Coordinate
 
 BRICK = 64  # voxels; edge of the part of the output that is done at a time
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # numba found no writable folder for its cache
-        return njit(nogil=True)(function)
 
 
 class PositionField(NamedTuple):
@@ -61,7 +54,8 @@ def resample_linear(
     """
     output_ZYX = np.empty(tuple(shape), np.float32)
     places = (*field.tables, field.displacement, field.step, *origin, *begin)
-    _linear(np.ascontiguousarray(source_ZYX), *places, output_ZYX)
+    arguments: list[Any] = [np.ascontiguousarray(source_ZYX), *places, output_ZYX]
+    _linear(*arguments)
     return output_ZYX
 
 
@@ -77,11 +71,13 @@ def nearest_voxels(
     Arguments as `resample_linear`. The indices serve every array of the same place: ``source.take(indices)``.
     """
     indices_ZYX = np.empty(tuple(shape), np.intp)
-    _nearest(*source_shape[1:], *field.tables, field.displacement, field.step, *origin, *begin, indices_ZYX)
+    places = (*field.tables, field.displacement, field.step, *origin, *begin)
+    arguments: list[Any] = [*source_shape[1:], *places, indices_ZYX]
+    _nearest(*arguments)
     return indices_ZYX
 
 
-@_compiled
+@compiled
 def _row_positions(
     from_z: Any, from_y: Any, from_x: Any, displacement: Any, step: int, z: int, y: int, begin_x: int,
     row: Any,
@@ -109,7 +105,7 @@ def _row_positions(
             row[axis, i] = base + along_x[i] + (near + weight_z * (far - near))
 
 
-@_compiled
+@compiled
 def _linear(
     source: Any, from_z: Any, from_y: Any, from_x: Any, displacement: Any, step: int,
     origin_z: int, origin_y: int, origin_x: int, begin_z: int, begin_y: int, begin_x: int, output: Any,
@@ -156,7 +152,7 @@ def _linear(
                             output[z, y, brick_x + i] = a00 + rest_z * (a10 - a00)
 
 
-@_compiled
+@compiled
 def _nearest(
     size_y: int, size_x: int, from_z: Any, from_y: Any, from_x: Any, displacement: Any, step: int,
     origin_z: int, origin_y: int, origin_x: int, begin_z: int, begin_y: int, begin_x: int, output: Any,
@@ -187,7 +183,7 @@ def _nearest(
                     output[z, y, brick_x + i] = (at_z * size_y + at_y) * size_x + at_x
 
 
-@_compiled
+@compiled
 def scale_and_clip(values: Any, scale: float, shift: float, low: float, high: float) -> None:
     """Replace each of the float32 ``values`` (C-contiguous, any shape) by ``clip(value * scale + shift)``."""
     flat = values.reshape(-1)

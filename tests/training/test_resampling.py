@@ -128,16 +128,6 @@ def test_scale_and_clip_works_in_place():
     np.testing.assert_allclose(values, [[-1.0, 0.0, 1.0]])
 
 
-def test_a_machine_without_a_cache_folder_compiles_all_the_same(monkeypatch):
-    def refuses(**options):
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
-
-    monkeypatch.setattr(resampling, "njit", refuses)
-    assert resampling._compiled(len) is len
-
-
 def test_warm_up_takes_every_raw_type():
     resampling.warm_up({np.dtype(np.uint8), np.dtype(np.float32)})
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numba
 
-from incasem.formatting._compile import compiled
+from incasem.compiled import compiled
 
 
 def test_without_a_writable_cache_it_compiles_anyway(monkeypatch):
