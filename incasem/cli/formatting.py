@@ -2,13 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from incasem.cli.arguments import ZYX, Parser, add_workers, make_parser, path_argument, tell
-
-if TYPE_CHECKING:
-    from incasem.blockwise import JobReport
+from incasem.cli.arguments import ZYX, Parser, add_workers, make_parser, path_argument, tell_report
 
 CONVERSIONS = "None, ScaleToUint8[:LOW,HIGH], RgbToGrayInversion, RelabelTo[:VALUE] or RelabelToUid"
 
@@ -61,7 +57,7 @@ def convert(program: str, arguments: Sequence[str]) -> None:
         invert=options.invert,
     )
     for pair, report in convert_stacks(pairs, num_workers=options.num_workers):
-        _tell_report(report, pair.output_file / pair.output_dataset)
+        tell_report(report, pair.output_file / pair.output_dataset)
 
 
 def equalize(program: str, arguments: Sequence[str]) -> None:
@@ -86,7 +82,7 @@ def equalize(program: str, arguments: Sequence[str]) -> None:
 
     job = EqualizeOptions(**_volume(options), kernel_size=options.kernel_size, clip_limit=options.clip_limit)
     report = equalize_histogram(job, num_workers=options.num_workers)
-    _tell_report(report, job.file / job.out_dataset)
+    tell_report(report, job.file / job.out_dataset)
 
 
 def mask(program: str, arguments: Sequence[str]) -> None:
@@ -114,7 +110,7 @@ def mask(program: str, arguments: Sequence[str]) -> None:
         max_gray_value=options.max_gray_value,
         min_size_voxels=options.min_size_voxels,
     )
-    _tell_report(create_mask(job, num_workers=options.num_workers), job.file / job.out_dataset)
+    tell_report(create_mask(job, num_workers=options.num_workers), job.file / job.out_dataset)
 
 
 def metric_mask(program: str, arguments: Sequence[str]) -> None:
@@ -140,7 +136,7 @@ def metric_mask(program: str, arguments: Sequence[str]) -> None:
         exclude_voxels_outwards=options.exclude_voxels_outwards,
         exclude_voxels_inwards=options.exclude_voxels_inwards,
     )
-    _tell_report(create_metric_mask(job, num_workers=options.num_workers), job.file / job.out_dataset)
+    tell_report(create_metric_mask(job, num_workers=options.num_workers), job.file / job.out_dataset)
 
 
 def export(program: str, arguments: Sequence[str]) -> None:
@@ -174,7 +170,7 @@ def export(program: str, arguments: Sequence[str]) -> None:
         options.filename, options.datasets, options.out_directory, options.out_datasets, options.values
     )
     for job, report in export_stacks(jobs, num_workers=options.num_workers):
-        _tell_report(report, job.images_dir)
+        tell_report(report, job.images_dir)
 
 
 def _volume_parser(program: str, description: str, *, dataset: str | None, out: str | None) -> Parser:
@@ -197,7 +193,3 @@ def _volume(options: argparse.Namespace) -> dict[str, Any]:
         "out_dataset": options.out_dataset,
         "chunk_shape": tuple(options.chunk_shape),
     }
-
-
-def _tell_report(report: "JobReport", output: Path) -> None:
-    tell(f"{report.summary()}\n  {output}")
