@@ -10,6 +10,7 @@ from incasem.formatting.export import ExportOptions, export_images, pair_exports
 from incasem.formatting.mask import MaskOptions, create_mask
 from incasem.formatting.metric_mask import MetricMaskOptions, create_metric_mask
 from incasem.formatting.pyramid import PyramidOptions, make_pyramid
+from incasem.formatting.threshold import ThresholdOptions, apply_threshold
 
 __all__ = [
     "ConvertOptions",
@@ -18,6 +19,8 @@ __all__ = [
     "MaskOptions",
     "MetricMaskOptions",
     "PyramidOptions",
+    "ThresholdOptions",
+    "apply_threshold",
     "convert_stack",
     "create_mask",
     "create_metric_mask",

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +29,7 @@ from incasem.durable import sync, write_durably
 from incasem.errors import ConfigError, DataError, explain
 from incasem.formatting._downscale import Factor, Method, coarser_roi, finer_roi, merge_windows
 from incasem.formatting._outputs import check_chunks, check_workers, dataset_path, state_dir
+from incasem.tasks.stored import require_finished
 from incasem.volumes import Volume, create_volume, exists, open_volume, split_path
 from incasem.volumes.metadata import tidy
 from incasem.volumes.ngff_groups import announce_pyramid, describe_pyramid
@@ -172,7 +173,7 @@ def _plan(options: PyramidOptions, group: Path, container: Path, dataset: str) -
                 "Convert it first: incasem convert, or incasem n5-to-zarr",
             )
         )
-    _require_finished(base, array)
+    require_finished(base)
     is_label = is_label_data(dataset, base.dtype)
     method = _method(options, base, is_label)
     chunks = tuple(options.chunk_shape or base.chunk_shape[-3:])
@@ -198,18 +199,6 @@ def _method(options: PyramidOptions, base: Volume, is_label: bool) -> Method:
             explain("method", f"mean of {base.dtype}", "stride or majority", "Labels have no mean: take one")
         )
     return method
-
-
-def _require_finished(base: Volume, array: Path) -> None:
-    """Refuse a dataset that a job of ours has begun and not ended."""
-    mark = base.attributes.get("incasem")
-    unfinished = isinstance(mark, Mapping) and "job" not in mark
-    folders = [array, array.parents[1] / "segmentation"] if array.parent.name == "prob_maps" else [array]
-    if unfinished or any((folder / ".incasem" / "marks").exists() for folder in folders):
-        raise DataError(
-            f"{array} is not finished: the command that began it was interrupted or is still at work. "
-            "Run that command again first, then make the pyramid."
-        )
 
 
 def _place(volume: Volume) -> Place:

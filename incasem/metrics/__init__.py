@@ -2,5 +2,13 @@
 
 from incasem.metrics.overlap import ClassScores, OverlapAccumulator
 from incasem.metrics.precision_recall import PrecisionRecallAccumulator, PrecisionRecallCurve
+from incasem.metrics.thresholds import ThresholdScores, ThresholdSweep
 
-__all__ = ["ClassScores", "OverlapAccumulator", "PrecisionRecallAccumulator", "PrecisionRecallCurve"]
+__all__ = [
+    "ClassScores",
+    "OverlapAccumulator",
+    "PrecisionRecallAccumulator",
+    "PrecisionRecallCurve",
+    "ThresholdScores",
+    "ThresholdSweep",
+]
