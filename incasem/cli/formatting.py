@@ -144,7 +144,8 @@ def export(program: str, arguments: Sequence[str]) -> None:
     parser = make_parser(
         program,
         "Export datasets as stacks of 8-bit TIFF images, section_0000.tif on. Labels become 0 and 255, "
-        "floats from 0 to 1 become 0 to 255. -f and -d may be given several times, in pairs.",
+        "floats from 0 to 1 become 0 to 255; --lossless keeps all values. -f and -d may be given several "
+        "times, in pairs.",
     )
     add = parser.add_argument
     add("-f", "--filename", action="append", type=path_argument, required=True, help="container")
@@ -158,8 +159,16 @@ def export(program: str, arguments: Sequence[str]) -> None:
         help="names of the stacks (default: the dataset names)",
     )  # fmt: skip
     add(
-        "--values", choices=("auto", "labels", "grey"), default="auto",
+        "--values", choices=("auto", "labels", "grey", "lossless"), default="auto",
         help="labels: 0 or 255; grey: as they are; auto: labels for uint32 and segmentations",
+    )  # fmt: skip
+    add(
+        "--lossless", action="store_const", const="lossless", dest="values", default=argparse.SUPPRESS,
+        help="every value as it is, in 8, 16 or 32 bits as the largest one needs (default: no)",
+    )  # fmt: skip
+    add(
+        "--single_file", action="store_true",
+        help="one TIFF with all sections, NAME.tif, BigTIFF above 4 GB, instead of a folder",
     )  # fmt: skip
     add_workers(parser)
     options = parser.parse_args(list(arguments))
@@ -167,7 +176,12 @@ def export(program: str, arguments: Sequence[str]) -> None:
     from incasem.formatting.export import export_stacks, pair_exports
 
     jobs = pair_exports(
-        options.filename, options.datasets, options.out_directory, options.out_datasets, options.values
+        options.filename,
+        options.datasets,
+        options.out_directory,
+        options.out_datasets,
+        options.values,
+        options.single_file,
     )
     for job, report in export_stacks(jobs, num_workers=options.num_workers):
         tell_report(report, job.images_dir)

@@ -95,7 +95,7 @@ def test_the_published_command_writes_table_json_csv_and_page(cell, tmp_path, ca
     assert "best F1" in text
     assert "roi_padding 0 0 0 (all of it was predicted)" in text
     record = json.loads((tmp_path / "out/scores.json").read_text())
-    rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out/scores.csv").read_text().splitlines()))
     assert [float(row["threshold"]) for row in rows] == [0.3, 0.4, 0.5, 0.6, 0.7]
     sweep = ThresholdSweep([0.3, 0.4, 0.5, 0.6, 0.7])
     sweep.add_counts(expected("bytes", [0.3, 0.4, 0.5, 0.6, 0.7]))

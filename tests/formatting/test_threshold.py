@@ -37,7 +37,7 @@ def test_any_blocks_give_the_whole_volumes_segmentation(tmp_path_factory, data):
     dtype = data.draw(st.sampled_from([np.uint8, np.float32]))
     probabilities = rng.integers(0, 256, shape) if dtype == np.uint8 else rng.random(shape)
     store(tmp_path, probabilities.astype(dtype))
-    mask = store(tmp_path, rng.integers(0, 3, (9, 9, 9)).astype(np.uint8), "volumes/mask", offset=(1, 1, 1))
+    mask = store(tmp_path, rng.integers(0, 3, (9, 9, 9)).astype(np.uint8), "volumes/mask", offset=(1, 0, 4))
     t = data.draw(st.floats(0, 1))
     job, output = threshold.prepare_threshold(
         options(tmp_path, t, mask_file=tmp_path / "cell.zarr"),
@@ -45,7 +45,7 @@ def test_any_blocks_give_the_whole_volumes_segmentation(tmp_path_factory, data):
     )
     run_in_process(job)
     inside = np.zeros((22, 22, 26), bool)
-    inside[1:10, 1:10, 1:10] = mask != 0
+    inside[1:10, 0:9, 4:13] = mask != 0
     values = probabilities.astype(dtype) / 255 if dtype == np.uint8 else probabilities.astype(dtype)
     reached = values >= (t if dtype == np.uint8 else np.float32(t))
     wanted = np.where(reached & inside[2 : 2 + shape[0], : shape[1], 4 : 4 + shape[2]], 255, 0)
