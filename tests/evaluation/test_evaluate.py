@@ -86,8 +86,9 @@ def test_any_blocks_give_the_counts_of_the_whole(cell, tmp_path_factory, data):
 
 def test_the_published_command_writes_table_json_csv_and_page(cell, tmp_path, capsys):
     words = [
-        "-l", str(cell / "volumes/labels/er"), "-p", str(cell / "bytes"), "--mask", str(cell / "volumes/mask"),
-        "--metric_mask", str(cell / "volumes/zone"), "--metric", "dice", "-n", "1", "-o", str(tmp_path / "out"),
+        "-l", str(cell / "volumes/labels/er"), "-p", str(cell / "bytes"), "-n", "1",
+        "--mask", str(cell / "volumes/mask"), "--metric_mask", str(cell / "volumes/zone"),
+        "--metric", "dice", "-o", str(tmp_path / "out"),
         "--threshold_start", "0.3", "--threshold_stop", "0.7", "--threshold_step", "0.1",
     ]  # fmt: skip
     assert main(["evaluate", *words]) == 0
@@ -205,7 +206,9 @@ def test_nothing_to_count_and_no_probabilities(cell, tmp_path):
     fields = {"labels": str(cell / "volumes/labels/er"), "out_directory": tmp_path / "out"}
     with pytest.raises(DataError, match="some voxels to count"):
         evaluate.evaluate(
-            EvaluateOptions(prediction=str(cell / "bytes"), masks=(str(tmp_path / "o.zarr/empty"),), **fields),
+            EvaluateOptions(
+                prediction=str(cell / "bytes"), masks=(str(tmp_path / "o.zarr/empty"),), **fields
+            ),
             num_workers=1, progress=False,
         )  # fmt: skip
     store(tmp_path / "o.zarr/logits", np.full(SHAPE, 3, np.float32))
