@@ -57,9 +57,9 @@ def evaluate(program: str, arguments: Sequence[str]) -> None:
     add("-l", "--labels", type=path_argument, required=True, help="labels, such as x.zarr/volumes/labels/er")
     add(
         "-p", "--prediction_probas", type=path_argument, required=True, dest="prediction",
-        help="probabilities (uint8 or float) or a segmentation, as x.zarr/DATASET",
+        help="x.zarr/DATASET of probabilities (uint8 or float) or a segmentation",
     )  # fmt: skip
-    add("--mask", type=path_argument, help="mask of the sample, as x.zarr/DATASET (default: none)")
+    add("--mask", type=path_argument, help="x.zarr/DATASET of the sample's mask (default: none)")
     add(
         "--metric_mask", type=path_argument, nargs="+", metavar="MASK",
         help="exclusion zones, as x.zarr/DATASET; all of them hold (default: none)",

@@ -120,6 +120,7 @@ def evaluate(options: EvaluateOptions, *, num_workers: int, progress: bool = Tru
     job, counts = prepare_evaluation(options, opened)
     run_stage(job, counts, num_workers, progress)
     sweep = read_sweep(options, counts)
+    shutil.rmtree(Path(split_path(counts.path)[0]), ignore_errors=True)
     if sweep.voxels == 0:
         raise DataError(
             explain(
@@ -129,7 +130,6 @@ def evaluate(options: EvaluateOptions, *, num_workers: int, progress: bool = Tru
                 "Check their place and values",
             )
         )
-    shutil.rmtree(Path(split_path(counts.path)[0]), ignore_errors=True)
     return Evaluation(options, opened, sweep, best_of(sweep, options.metric))
 
 

@@ -14,6 +14,7 @@ BORDER_ATTRIBUTE = "unwritten_border_voxels"
 PUBLISHED_BORDER = 47
 """Voxels at each face of a published prediction that were never written: the network's context."""
 
+_LEVEL = re.compile(r"s\d+")
 _PUBLISHED_PLACE = re.compile(r"(^|/)predictions/train_\d+/predict_\d+/")
 
 
@@ -68,7 +69,8 @@ def require_finished(volume: Volume) -> None:
 def _segmentation_beside(volume: Volume) -> Path:
     """Return the segmentation that holds the marks of a probability map's job, else the path itself."""
     path = Path(volume.path)
-    return path.parents[1] / "segmentation" if path.parent.name == "prob_maps" else path
+    named = path.parent if _LEVEL.fullmatch(path.name) else path
+    return named.parents[1] / "segmentation" if named.parent.name == "prob_maps" else path
 
 
 def _mark(volume: Volume) -> Mapping[str, Any]:

@@ -91,6 +91,8 @@ def _first_levels(group: str) -> list[str]:
     if not (isinstance(images, list) and len(images) == 1 and isinstance(images[0], dict)):
         return []
     levels = [level.get("path") for level in images[0].get("datasets") or [] if isinstance(level, dict)]
+    if any("/" in str(level) for level in levels):  # a group above the image
+        return []
     return [str(levels[0])] if len(levels) > 1 or levels == ["0"] else []
 
 

@@ -195,6 +195,8 @@ def test_the_dataset_keeps_its_name_in_other_commands(tmp_path, in_process):
     ]  # fmt: skip
     with pytest.raises(DataError, match="exists"):
         make(tmp_path, labels, "volumes/labels/er")
+    # The group above lists the image's levels, but is no image itself.
+    assert not exists(tmp_path / "cell.zarr/volumes/labels")
 
 
 def test_outputs_of_a_job_that_got_levels_are_resumed(tmp_path, in_process):

@@ -47,6 +47,7 @@ def test_ours_lack_it_only_with_the_published_tiling(tmp_path, identity, border)
     segmentation = make(tmp_path / PREDICTION / "segmentation", incasem=mark)
     assert unwritten_border(segmentation) == border
     assert unwritten_border(make(tmp_path / PREDICTION / "prob_maps/class_1")) == border
+    assert unwritten_border(make(tmp_path / PREDICTION / "prob_maps/class_2/s0")) == border
 
 
 def test_unfinished_predictions_are_refused(tmp_path):

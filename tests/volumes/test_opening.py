@@ -178,6 +178,7 @@ def test_a_group_with_levels_stands_for_its_finest_one(tmp_path, make_volume, gr
 
 def test_an_ome_zarr_image_stands_for_its_finest_level(tmp_path, make_volume, grey_ZYX):
     make_volume(tmp_path, "zarr2", grey_ZYX, dataset="image/0")
+    assert not exists(tmp_path / "cell.zarr")
     np.testing.assert_array_equal(
         open_volume(tmp_path / "cell.zarr/image").read_voxels(
             open_volume(tmp_path / "cell.zarr/image/0").roi_voxels
