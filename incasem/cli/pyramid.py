@@ -11,7 +11,8 @@ def pyramid(program: str, arguments: Sequence[str]) -> None:
     parser = make_parser(
         program,
         "Give a dataset coarser levels, s1, s2, …, so that viewers show it at once. The dataset moves to "
-        "DATASET/s0; DATASET goes on meaning it in all commands. Interrupted, it goes on when run again.",
+        "DATASET/s0; DATASET goes on meaning it in all commands. Nothing else should read or write it "
+        "meanwhile. Interrupted, it goes on when run again.",
     )
     add = parser.add_argument
     add("-f", "--file", type=path_argument, required=True, help="Zarr container")

@@ -81,11 +81,15 @@ def write_evaluation(evaluation: Evaluation) -> Path:
         slices=_slices(evaluation),
         curves=_curves(evaluation),
         scores={
-            f"at {at.threshold:g}": {name: getattr(at.scores, name) for name in COLUMNS[1:]}
+            _row_name(evaluation, at): {name: getattr(at.scores, name) for name in COLUMNS[1:]}
             for at in _for_page(evaluation)
         },
         facts={"What was compared": _facts(evaluation)},
     )
+
+
+def _row_name(evaluation: Evaluation, at: ThresholdScores) -> str:
+    return f"threshold {at.threshold:g}" if evaluation.opened.kind == "probabilities" else "segmentation"
 
 
 def _for_page(evaluation: Evaluation) -> list[ThresholdScores]:

@@ -8,6 +8,9 @@ The data are never at risk. All levels are made in a hidden group beside the dat
 while the dataset stays where it is; what was made there is continued after a kill. Only when everything is
 there, two renames, each atomic, put the dataset into that group and the group into its place. A kill between
 the two leaves the data in ``.<name>.pyramid/s0``, and the same command does the second.
+
+Who has the dataset open while it moves looks for chunks where they no longer are, and takes them for never
+written: nothing else should read or write it meanwhile.
 """
 
 import json
@@ -309,7 +312,7 @@ def _all_levels(plan: _Plan) -> list[str]:
 def _end_swap(group: Path) -> None:
     """Do the second rename of a swap whose first one has been done."""
     staging = staging_of(group)
-    if find_format(staging / "s0") is None:
+    if not (staging / "s0").exists():
         return
     if group.exists():
         raise DataError(
