@@ -1,9 +1,14 @@
 """What several rooms' tests need."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
 from tests.mongod import MISSING, Mongod, find_mongod
+
+READERS = Path(__file__).parents[1] / ".venv-readers/bin"
 
 # No deadline an example: on a shared machine it says more about the neighbours than about the code.
 settings.register_profile("shared machine", deadline=None)
@@ -18,3 +23,18 @@ def mongod(tmp_path_factory):
     server = Mongod(tmp_path_factory.mktemp("mongod")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def reader():
+    """Runs a program of the environment with zarr-python 3 and the OME-NGFF validator, or skips."""
+
+    def run(program, *arguments):
+        path = READERS / program
+        if not path.exists():
+            pytest.skip(f"{path} is missing: `make test` creates it")
+        done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run

@@ -69,7 +69,17 @@ def work_lock(job: Job) -> Iterator[int]:
     Raises:
         DataError: another job holds the lock.
     """
-    path = Path(job.state_dir) / "lock"
+    with held(Path(job.state_dir) / "lock") as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def held(path: Path) -> Iterator[int]:
+    """Hold a lock file, made if missing; yield its file descriptor.
+
+    Raises:
+        DataError: another process holds it.
+    """
     descriptor = _lock(path)
     try:
         yield descriptor

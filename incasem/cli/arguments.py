@@ -5,11 +5,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import configargparse
 
 from incasem.errors import ConfigError, did_you_mean, explain
+
+if TYPE_CHECKING:
+    from incasem.blockwise import JobReport
 
 # The published scripts start 20 or 32 workers whatever the machine; more than cores only cost memory.
 DEFAULT_WORKERS = min(os.cpu_count() or 1, 32)
@@ -173,6 +176,11 @@ def tell(text: str) -> None:
 
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
+
+
+def tell_report(report: "JobReport", output: Path) -> None:
+    """Print what a job did, and where its output lies."""
+    tell(f"{report.summary()}\n  {output}")
 
 
 def database_file(given: Path | None, default: str) -> Path | None:

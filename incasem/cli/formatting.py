@@ -2,13 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from incasem.cli.arguments import ZYX, Parser, add_workers, make_parser, path_argument, tell
-
-if TYPE_CHECKING:
-    from incasem.blockwise import JobReport
+from incasem.cli.arguments import ZYX, Parser, add_workers, make_parser, path_argument, tell, tell_report
 
 CONVERSIONS = "None, ScaleToUint8[:LOW,HIGH], RgbToGrayInversion, RelabelTo[:VALUE] or RelabelToUid"
 
@@ -61,7 +57,7 @@ def convert(program: str, arguments: Sequence[str]) -> None:
         invert=options.invert,
     )
     for pair, report in convert_stacks(pairs, num_workers=options.num_workers):
-        _tell_report(report, pair.output_file / pair.output_dataset)
+        tell_report(report, pair.output_file / pair.output_dataset)
 
 
 def phantom(program: str, arguments: Sequence[str]) -> None:
@@ -110,7 +106,7 @@ def equalize(program: str, arguments: Sequence[str]) -> None:
 
     job = EqualizeOptions(**_volume(options), kernel_size=options.kernel_size, clip_limit=options.clip_limit)
     report = equalize_histogram(job, num_workers=options.num_workers)
-    _tell_report(report, job.file / job.out_dataset)
+    tell_report(report, job.file / job.out_dataset)
 
 
 def mask(program: str, arguments: Sequence[str]) -> None:
@@ -138,7 +134,7 @@ def mask(program: str, arguments: Sequence[str]) -> None:
         max_gray_value=options.max_gray_value,
         min_size_voxels=options.min_size_voxels,
     )
-    _tell_report(create_mask(job, num_workers=options.num_workers), job.file / job.out_dataset)
+    tell_report(create_mask(job, num_workers=options.num_workers), job.file / job.out_dataset)
 
 
 def metric_mask(program: str, arguments: Sequence[str]) -> None:
@@ -164,7 +160,7 @@ def metric_mask(program: str, arguments: Sequence[str]) -> None:
         exclude_voxels_outwards=options.exclude_voxels_outwards,
         exclude_voxels_inwards=options.exclude_voxels_inwards,
     )
-    _tell_report(create_metric_mask(job, num_workers=options.num_workers), job.file / job.out_dataset)
+    tell_report(create_metric_mask(job, num_workers=options.num_workers), job.file / job.out_dataset)
 
 
 def export(program: str, arguments: Sequence[str]) -> None:
@@ -172,7 +168,8 @@ def export(program: str, arguments: Sequence[str]) -> None:
     parser = make_parser(
         program,
         "Export datasets as stacks of 8-bit TIFF images, section_0000.tif on. Labels become 0 and 255, "
-        "floats from 0 to 1 become 0 to 255. -f and -d may be given several times, in pairs.",
+        "floats from 0 to 1 become 0 to 255; --lossless keeps all values. -f and -d may be given several "
+        "times, in pairs.",
     )
     add = parser.add_argument
     add("-f", "--filename", action="append", type=path_argument, required=True, help="container")
@@ -186,8 +183,16 @@ def export(program: str, arguments: Sequence[str]) -> None:
         help="names of the stacks (default: the dataset names)",
     )  # fmt: skip
     add(
-        "--values", choices=("auto", "labels", "grey"), default="auto",
+        "--values", choices=("auto", "labels", "grey", "lossless"), default="auto",
         help="labels: 0 or 255; grey: as they are; auto: labels for uint32 and segmentations",
+    )  # fmt: skip
+    add(
+        "--lossless", action="store_const", const="lossless", dest="values", default=argparse.SUPPRESS,
+        help="every value as it is, in 8, 16 or 32 bits as the largest one needs (default: no)",
+    )  # fmt: skip
+    add(
+        "--single_file", action="store_true",
+        help="one TIFF with all sections, NAME.tif, BigTIFF above 4 GB, instead of a folder",
     )  # fmt: skip
     add_workers(parser)
     options = parser.parse_args(list(arguments))
@@ -195,10 +200,15 @@ def export(program: str, arguments: Sequence[str]) -> None:
     from incasem.formatting.export import export_stacks, pair_exports
 
     jobs = pair_exports(
-        options.filename, options.datasets, options.out_directory, options.out_datasets, options.values
+        options.filename,
+        options.datasets,
+        options.out_directory,
+        options.out_datasets,
+        options.values,
+        options.single_file,
     )
     for job, report in export_stacks(jobs, num_workers=options.num_workers):
-        _tell_report(report, job.images_dir)
+        tell_report(report, job.images_dir)
 
 
 def _volume_parser(program: str, description: str, *, dataset: str | None, out: str | None) -> Parser:
@@ -221,7 +231,3 @@ def _volume(options: argparse.Namespace) -> dict[str, Any]:
         "out_dataset": options.out_dataset,
         "chunk_shape": tuple(options.chunk_shape),
     }
-
-
-def _tell_report(report: "JobReport", output: Path) -> None:
-    tell(f"{report.summary()}\n  {output}")

@@ -32,6 +32,14 @@ VERBS = {
         Verb(
             "metric-mask", "incasem.cli.formatting", "make the exclusion zone around objects", "metric_mask"
         ),
+        Verb("pyramid", "incasem.cli.pyramid", "give a dataset coarser levels for viewers", "pyramid"),
+        Verb("n5-to-zarr", "incasem.cli.n5", "convert N5 (OpenOrganelle, COSEM) to Zarr", "n5_to_zarr"),
+        Verb(
+            "cosem-labels",
+            "incasem.cli.n5",
+            "make labels of organelles of COSEM's annotations",
+            "cosem_labels",
+        ),
         Verb("train", "incasem.cli.train", "train, fine-tune or continue a training", "train"),
         Verb("predict", "incasem.cli.predict", "segment whole volumes with a trained network", "predict"),
         Verb(
@@ -40,6 +48,8 @@ VERBS = {
             "predict with a series of checkpoints and compare them",
             "predict_multiple",
         ),
+        Verb("threshold", "incasem.cli.postprocessing", "make a segmentation of probabilities", "threshold"),
+        Verb("evaluate", "incasem.cli.postprocessing", "score a prediction against labels", "evaluate"),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
         Verb("phantom", "incasem.cli.formatting", "generate a cell to try things on", "phantom"),
         Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),

@@ -9,6 +9,8 @@ from incasem.formatting.equalize import EqualizeOptions, equalize_histogram
 from incasem.formatting.export import ExportOptions, export_images, pair_exports
 from incasem.formatting.mask import MaskOptions, create_mask
 from incasem.formatting.metric_mask import MetricMaskOptions, create_metric_mask
+from incasem.formatting.pyramid import PyramidOptions, make_pyramid
+from incasem.formatting.threshold import ThresholdOptions, apply_threshold
 
 __all__ = [
     "ConvertOptions",
@@ -16,11 +18,15 @@ __all__ = [
     "ExportOptions",
     "MaskOptions",
     "MetricMaskOptions",
+    "PyramidOptions",
+    "ThresholdOptions",
+    "apply_threshold",
     "convert_stack",
     "create_mask",
     "create_metric_mask",
     "equalize_histogram",
     "export_images",
+    "make_pyramid",
     "pair_exports",
     "pair_inputs",
 ]

@@ -1,7 +1,8 @@
-"""Export datasets as directories of TIFF images, one a section, for ImageJ and Fiji."""
+"""Export datasets as directories of TIFF images, one a section, or as one TIFF, for ImageJ and Fiji."""
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,22 +10,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, is_finished, run_stage
-from incasem.durable import write_durably
+from incasem.durable import sync, write_durably
 from incasem.errors import ConfigError, DataError, explain
 from incasem.formatting._outputs import check_workers, dataset_path, open_grey
 from incasem.formatting._slab import SLAB_BYTES, Slab
-from incasem.geometry import Coordinate, Roi, ceil_to_multiple
+from incasem.formatting._tiff import (
+    IMAGEJ_EXACT,
+    TiffStack,
+    lossless_dtype,
+    rows_of,
+    value_range,
+    write_image,
+)
+from incasem.geometry import Coordinate, ceil_to_multiple
 from incasem.volumes import Volume
 
 logger = logging.getLogger(__name__)
 
 JOB = "export"
 STATE = ".incasem"
-Values = Literal["auto", "labels", "grey"]
+Values = Literal["auto", "labels", "grey", "lossless"]
+Form = Literal["labels", "grey", "lossless"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,8 @@ class ExportOptions:
         values: ``labels``: every nonzero voxel becomes 255. ``grey``: integers from 0 to 255 stay as they
             are, floats from 0 to 1 become 0 to 255, others are an error. ``auto``: labels for uint32, and for
             datasets called ``segmentation`` (class numbers would be too dark to see); grey for all others.
+            ``lossless``: every value as it is, in 8, 16 or 32 bits as the largest one needs; floats in 32.
+        single_file: one file ``out_directory/out_dataset.tif`` with all sections, BigTIFF above 4 GB.
     """
 
     file: Path
@@ -47,12 +58,15 @@ class ExportOptions:
     out_directory: Path
     out_dataset: str | None = None
     values: Values = "auto"
+    single_file: bool = False
 
     @property
     def images_dir(self) -> Path:
-        """Directory of the images."""
-        name = self.dataset if self.out_dataset is None else self.out_dataset
-        return self.out_directory.expanduser() / name.strip("/")
+        """Directory of the images, or the one file."""
+        name = (self.dataset if self.out_dataset is None else self.out_dataset).strip("/")
+        if self.single_file and not name.lower().endswith((".tif", ".tiff")):
+            name += ".tif"
+        return self.out_directory.expanduser() / name
 
 
 def pair_exports(
@@ -61,6 +75,7 @@ def pair_exports(
     out_directory: Path,
     out_datasets: Sequence[Sequence[str]] | None = None,
     values: Values = "auto",
+    single_file: bool = False,
 ) -> list[ExportOptions]:
     """Return the options of several exports: each file goes with its list of datasets, as published.
 
@@ -79,7 +94,7 @@ def pair_exports(
             explain("out_datasets", list(map(list, names)), "one name for each dataset", "Correct it")
         )
     paired = [
-        ExportOptions(Path(file), dataset, Path(out_directory), name, values)
+        ExportOptions(Path(file), dataset, Path(out_directory), name, values, single_file)
         for file, of_file, named in zip(filenames, datasets, names, strict=True)
         for dataset, name in zip(of_file, named, strict=True)
     ]
@@ -101,13 +116,16 @@ def export_stacks(
     check_workers(num_workers)
     sources = [_open_source(options) for options in exports]
     for options in exports:
-        _check_output(ImageFolder(options.images_dir))
+        _output(options).check()
     for options, source in zip(exports, sources, strict=True):
         job, output = _prepare(options, source)
         if is_finished(job, output) and (lost := output.missing(job.grid.total_roi.shape[0])):
             logger.warning("%s: %d images are gone and are exported again", output.path, len(lost))
             output.set_attributes(incasem={"begun_by": JOB})
-        yield options, run_stage(job, output, num_workers, progress)
+            job, output = _prepare(options, source)
+        report = run_stage(job, output, num_workers, progress)
+        output.complete()
+        yield options, report
 
 
 def export_images(options: ExportOptions, *, num_workers: int, progress: bool = True) -> JobReport:
@@ -128,10 +146,15 @@ class ImageFolder:
         self.path = path
 
     @property
+    def state(self) -> Path:
+        """Where attributes and marks lie."""
+        return self.path / STATE
+
+    @property
     def attributes(self) -> Mapping[str, Any]:
         """Attributes as stored; none if there is no file."""
         try:
-            return dict(json.loads((self.path / STATE / "attributes.json").read_text()))
+            return dict(json.loads((self.state / "attributes.json").read_text()))
         except FileNotFoundError:
             return {}
         except NotADirectoryError as error:
@@ -140,12 +163,12 @@ class ImageFolder:
             ) from error
         except ValueError as error:
             raise DataError(
-                f"{self.path / STATE} is damaged; delete the directory {self.path} and export again."
+                f"{self.state} is damaged; delete it and {self.path}, and export again."
             ) from error
 
     def set_attributes(self, **attributes: Any) -> None:
         """Merge into the stored attributes, atomically."""
-        folder = self.path / STATE
+        folder = self.state
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**self.attributes, **attributes}, indent=1)
         write_durably(folder / "attributes.json", text.encode())
@@ -157,6 +180,51 @@ class ImageFolder:
     def missing(self, sections: int) -> list[int]:
         """Sections without an image."""
         return [section for section in range(sections) if not self.image(section).is_file()]
+
+    def check(self) -> None:
+        """Refuse a directory with images that are not ours."""
+        existing = [] if "incasem" in self.attributes else sorted(self.path.glob("section_*.tif"))
+        if existing:
+            raise DataError(
+                f"the output {self.path} holds {len(existing)} images that incasem did not export "
+                f"({existing[0].name} …); allowed: a new directory, or an earlier export of the same "
+                "dataset. Choose another --out_datasets."
+            )
+
+    def complete(self) -> None:
+        """Show the result under its name: images have theirs from the beginning."""
+
+
+class SingleFile(ImageFolder):
+    """One TIFF, made in a hidden directory beside it and put into its place when it is complete."""
+
+    @property
+    def state(self) -> Path:
+        """Where attributes, marks and the growing file lie."""
+        return self.path.with_name(f".{self.path.name}{STATE}")
+
+    @property
+    def stack(self) -> TiffStack:
+        """The growing file."""
+        return TiffStack(self.state / "growing.tif")
+
+    def missing(self, sections: int) -> list[int]:
+        """All sections, where neither the file nor the growing one is there."""
+        return [] if self.path.is_file() or self.stack.path.is_file() else list(range(sections))
+
+    def check(self) -> None:
+        """Refuse a file that is not ours."""
+        if self.path.exists() and "incasem" not in self.attributes:
+            raise DataError(
+                f"the output {self.path} exists and was not exported by incasem; allowed: a new name, or an "
+                "earlier export of the same dataset. Choose another --out_datasets."
+            )
+
+    def complete(self) -> None:
+        """Put the file into its place."""
+        if self.stack.path.is_file():
+            os.replace(self.stack.path, self.path)
+            sync(self.path.parent)
 
 
 def prepare_export(options: ExportOptions) -> tuple[Job, ImageFolder]:
@@ -173,20 +241,13 @@ def _open_source(options: ExportOptions) -> Volume:
     return source
 
 
-def _check_output(output: ImageFolder) -> None:
-    """Refuse a directory with images that are not ours."""
-    existing = [] if "incasem" in output.attributes else sorted(output.path.glob("section_*.tif"))
-    if existing:
-        raise DataError(
-            f"the output {output.path} holds {len(existing)} images that incasem did not export "
-            f"({existing[0].name} …); allowed: a new directory, or an earlier export of the same "
-            "dataset. Choose another --out_datasets."
-        )
+def _output(options: ExportOptions) -> ImageFolder:
+    return (SingleFile if options.single_file else ImageFolder)(options.images_dir)
 
 
 def _prepare(options: ExportOptions, source: Volume) -> tuple[Job, ImageFolder]:
-    output = ImageFolder(options.images_dir)
-    _check_output(output)
+    output = _output(options)
+    output.check()
     if "incasem" not in output.attributes:
         try:
             output.set_attributes(incasem={"begun_by": JOB})
@@ -194,17 +255,37 @@ def _prepare(options: ExportOptions, source: Volume) -> tuple[Job, ImageFolder]:
             raise DataError(
                 f"{output.path} cannot be made: {error}. Choose a directory you may write."
             ) from error
-    as_labels = _as_labels(options, source)
+    form = _form(options, source)
+    dtype = np.dtype(np.uint8) if form != "lossless" else _lossless(output, source)
     depth = source.chunk_shape[0]
     block_shape = Coordinate(depth, *ceil_to_multiple(source.shape[1:], source.chunk_shape[1:]))
     job = Job(
         name=JOB,
         grid=Grid(source.roi_voxels, block_shape),
-        start_worker=partial(_start, source, output, as_labels, SLAB_BYTES),
-        identity={"source": source.fingerprint(), "values": "labels" if as_labels else "grey"},
-        state_dir=output.path / STATE / "job",
+        start_worker=partial(_start, source, output, form, dtype, SLAB_BYTES),
+        identity={"source": source.fingerprint(), "values": form},
+        state_dir=output.state / "job",
     )
+    if isinstance(output, SingleFile) and not is_finished(job, output):
+        output.stack.create(source.shape, dtype, source.voxel_size)
     return job, output
+
+
+def _lossless(output: ImageFolder, source: Volume) -> np.dtype[Any]:
+    """Return the pixels' type; what the data need is looked up once and noted."""
+    fingerprint = json.loads(json.dumps(source.fingerprint()))
+    noted = output.attributes.get("values") or {}
+    if noted.get("source") != fingerprint:
+        low, high = value_range(source)
+        noted = {"source": fingerprint, "low": low, "high": high}
+        output.set_attributes(values=noted)
+    dtype = lossless_dtype(source.dtype, noted["low"], noted["high"], source.path)
+    if dtype == np.uint32 and noted["high"] > IMAGEJ_EXACT:
+        logger.warning(
+            "%s: labels up to %d are exact in the file, but ImageJ shows 32-bit integers as floats, in which "
+            "labels above %d look alike", output.path, noted["high"], IMAGEJ_EXACT,
+        )  # fmt: skip
+    return dtype
 
 
 def to_uint8(array: NDArray[Any], as_labels: bool, name: str) -> NDArray[np.uint8]:
@@ -234,48 +315,42 @@ def to_uint8(array: NDArray[Any], as_labels: bool, name: str) -> NDArray[np.uint
     return np.rint(array * 255).astype(np.uint8) if top == 1 else array.astype(np.uint8)
 
 
-def _as_labels(options: ExportOptions, source: Volume) -> bool:
+def _form(options: ExportOptions, source: Volume) -> Form:
     if options.values == "auto":
-        return source.dtype == np.uint32 or options.dataset.strip("/").split("/")[-1] == "segmentation"
-    return options.values == "labels"
+        named = options.dataset.strip("/").split("/")[-1] == "segmentation"
+        return "labels" if source.dtype == np.uint32 or named else "grey"
+    return options.values
 
 
-def _start(source: Volume, output: ImageFolder, as_labels: bool, budget_bytes: int) -> BlockFunction:
-    return partial(_export_slab, source, output, as_labels, budget_bytes)
+def _start(
+    source: Volume, output: ImageFolder, form: Form, dtype: np.dtype[Any], budget_bytes: int
+) -> BlockFunction:
+    if isinstance(output, SingleFile):
+        return partial(_export_part, source, output.stack, form, dtype)
+    return partial(_export_slab, source, output, form, dtype, budget_bytes)
+
+
+def _pixels(array: NDArray[Any], form: Form, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    return array.astype(dtype) if form == "lossless" else to_uint8(array, form == "labels", name)
 
 
 def _export_slab(
-    source: Volume, output: ImageFolder, as_labels: bool, budget_bytes: int, block: Block
+    source: Volume, output: ImageFolder, form: Form, dtype: np.dtype[Any], budget_bytes: int, block: Block
 ) -> None:
     """Read one slab of chunks and write its images."""
     depth, height, width = block.write_roi.shape
     first = block.write_roi.begin[0] - source.roi_voxels.begin[0]
-    with Slab((depth, height, width), np.dtype(np.uint8), output.path / STATE, budget_bytes) as slab:
+    with Slab((depth, height, width), dtype, output.state, budget_bytes) as slab:
         # Rows of chunks bound the memory of the conversion from wider types as well.
-        step = source.chunk_shape[1]
-        for y in range(0, height, step):
-            shape = (depth, min(step, height - y), width)
-            rows = source.read_voxels(Roi(block.write_roi.begin + Coordinate(0, y, 0), shape))
-            slab.set_rows(y, to_uint8(rows, as_labels, source.path))
+        for y, roi in rows_of(source, block.write_roi):
+            slab.set_rows(y, _pixels(source.read_voxels(roi), form, dtype, source.path))
         for z in range(depth):
-            _write_image(output.image(first + z), slab.plane(z), source.voxel_size)
+            write_image(output.image(first + z), slab.plane(z), source.voxel_size)
 
 
-def _write_image(path: Path, image_YX: NDArray[np.uint8], voxel_size: Sequence[float]) -> None:
-    """Write one TIFF that ImageJ opens with its scale."""
-    depth_nm, height_nm, width_nm = voxel_size
-    write = partial(
-        tifffile.imwrite,
-        data=image_YX,
-        imagej=True,
-        photometric="minisblack",
-        resolution=(1000 / width_nm, 1000 / height_nm),
-        metadata={"unit": "um", "spacing": depth_nm / 1000, "axes": "YX"},
-    )
-    try:
-        write_durably(path, write)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written: {error}. Make space or choose another --out_directory, then run the "
-            "same command again: it continues."
-        ) from error
+def _export_part(source: Volume, stack: TiffStack, form: Form, dtype: np.dtype[Any], block: Block) -> None:
+    """Read one slab of chunks and write it at its place in the file."""
+    first = block.write_roi.begin[0] - source.roi_voxels.begin[0]
+    for y, roi in rows_of(source, block.write_roi):
+        pixels = _pixels(source.read_voxels(roi), form, dtype, source.path)
+        stack.write_rows((first, y), pixels, source.shape)

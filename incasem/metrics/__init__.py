@@ -3,6 +3,7 @@
 from incasem.metrics.overlap import ClassScores, OverlapAccumulator
 from incasem.metrics.partition import PartitionAccumulator, PartitionScores
 from incasem.metrics.precision_recall import PrecisionRecallAccumulator, PrecisionRecallCurve
+from incasem.metrics.thresholds import ThresholdScores, ThresholdSweep
 
 __all__ = [
     "ClassScores",
@@ -11,4 +12,6 @@ __all__ = [
     "PartitionScores",
     "PrecisionRecallAccumulator",
     "PrecisionRecallCurve",
+    "ThresholdScores",
+    "ThresholdSweep",
 ]

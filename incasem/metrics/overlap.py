@@ -43,6 +43,26 @@ class ClassScores:
     predicted: int
 
 
+def class_scores(class_id: int, both: int, support: int, predicted: int) -> ClassScores:
+    """Return the scores of a class from its voxels in both maps, in the truth, and in the prediction."""
+    empty = support == 0 and predicted == 0
+
+    def ratio(numerator: int, denominator: int) -> float:
+        if empty:
+            return 1.0
+        return numerator / denominator if denominator else 0.0
+
+    return ClassScores(
+        class_id=class_id,
+        f1=ratio(2 * both, support + predicted),
+        jaccard=ratio(both, support + predicted - both),
+        precision=ratio(both, predicted),
+        recall=ratio(both, support),
+        support=support,
+        predicted=predicted,
+    )
+
+
 def check_shapes(arrays: Mapping[str, Array], truth: Array) -> None:
     """Raise a DataError for an array (by name) that has not the shape of the truth."""
     for name, array in arrays.items():
@@ -147,24 +167,11 @@ class OverlapAccumulator:
         return [self._class_scores(class_id) for class_id in range(self.num_classes)]
 
     def _class_scores(self, class_id: int) -> ClassScores:
-        both = int(self._confusion[class_id, class_id])
-        support = int(self._confusion[class_id, :].sum())
-        predicted = int(self._confusion[:, class_id].sum())
-        empty = support == 0 and predicted == 0
-
-        def ratio(numerator: int, denominator: int) -> float:
-            if empty:
-                return 1.0
-            return numerator / denominator if denominator else 0.0
-
-        return ClassScores(
-            class_id=class_id,
-            f1=ratio(2 * both, support + predicted),
-            jaccard=ratio(both, support + predicted - both),
-            precision=ratio(both, predicted),
-            recall=ratio(both, support),
-            support=support,
-            predicted=predicted,
+        return class_scores(
+            class_id,
+            both=int(self._confusion[class_id, class_id]),
+            support=int(self._confusion[class_id, :].sum()),
+            predicted=int(self._confusion[:, class_id].sum()),
         )
 
     def accuracy(self) -> float:

@@ -110,7 +110,7 @@ class PrecisionRecallAccumulator:
             for class_id, probability in enumerate(flat_maps):
                 index = (classes == class_id).astype(np.intp)
                 index *= LEVELS
-                index += _levels(probability[part][inside])
+                index += levels_of(probability[part][inside])
                 block[class_id] += np.bincount(index, minlength=2 * LEVELS).reshape(2, LEVELS)
         self._histograms += block
 
@@ -129,33 +129,43 @@ class PrecisionRecallAccumulator:
 
     def counts(self, class_id: int) -> ThresholdCounts:
         """Return the confusion of a class with all others at each of the 256 thresholds, the lowest first."""
-        others, own = self._histograms[class_id]
-        found_others, found_own = (np.cumsum(levels[::-1])[::-1] for levels in (others, own))
-        return ThresholdCounts(found_own, found_others, others.sum() - found_others, own.sum() - found_own)
+        return counts_of(self._histograms[class_id])
 
     def curve(self, class_id: int) -> PrecisionRecallCurve:
         """Return the curve of a class over everything counted so far."""
-        counts = self.counts(class_id)
-        levels = np.flatnonzero(self._histograms[class_id].sum(axis=0))[::-1]  # others repeat a point
-        found = counts.true_positives[levels]
-        precision = found / (found + counts.false_positives[levels])
-        support = int(self._histograms[class_id, 1].sum())
-        recall = found / support if support else np.full(levels.size, np.nan)
-        gained = np.diff(recall, prepend=0.0)
-        return PrecisionRecallCurve(
-            class_id=class_id,
-            thresholds=levels / (LEVELS - 1),
-            precision=precision,
-            recall=recall,
-            average_precision=float(gained @ precision) if support else float("nan"),
-        )
+        return curve_of(self._histograms[class_id], class_id)
 
     def average_precision(self, class_id: int) -> float:
         """Return the average precision of a class; NaN where the truth has no voxel of it."""
         return self.curve(class_id).average_precision
 
 
-def _levels(probabilities: Array) -> npt.NDArray[np.uint8]:
+def counts_of(histogram: npt.NDArray[np.int64]) -> ThresholdCounts:
+    """Return the confusion at each of 256 thresholds; histogram of levels (2, 256): of others, of own."""
+    others, own = histogram
+    found_others, found_own = (np.cumsum(levels[::-1])[::-1] for levels in (others, own))
+    return ThresholdCounts(found_own, found_others, others.sum() - found_others, own.sum() - found_own)
+
+
+def curve_of(histogram: npt.NDArray[np.int64], class_id: int) -> PrecisionRecallCurve:
+    """Return the curve of a class from its histogram, as `counts_of`."""
+    counts = counts_of(histogram)
+    levels = np.flatnonzero(histogram.sum(axis=0))[::-1]  # others repeat a point
+    found = counts.true_positives[levels]
+    precision = found / (found + counts.false_positives[levels])
+    support = int(histogram[1].sum())
+    recall = found / support if support else np.full(levels.size, np.nan)
+    gained = np.diff(recall, prepend=0.0)
+    return PrecisionRecallCurve(
+        class_id=class_id,
+        thresholds=levels / (LEVELS - 1),
+        precision=precision,
+        recall=recall,
+        average_precision=float(gained @ precision) if support else float("nan"),
+    )
+
+
+def levels_of(probabilities: Array) -> npt.NDArray[np.uint8]:
     """Return probabilities as they are stored, round(255 p)."""
     if probabilities.dtype == np.uint8:
         return probabilities

@@ -39,11 +39,23 @@ def place_in_multiscales(multiscales: object, dataset: str, ndim: int, path: str
         axes, factors = _axes(image, ndim, path)
         voxel_size, offset = _transformed(level, image, path)
         finest_voxel, finest_offset = _transformed(levels[0], image, path)
-        pairs = zip(voxel_size, finest_voxel, offset, finest_offset, strict=True)
-        if all(math.isclose(o - fo, (v - fv) / 2, abs_tol=1e-6) for v, fv, o, fo in pairs):
-            offset = finest_offset
+        offset = _corner(offset, voxel_size, finest_offset, finest_voxel)
         return Place(axes, scaled(voxel_size, factors), scaled(offset, factors))
     return None
+
+
+def _corner(offset: Triple, voxel_size: Triple, finest_offset: Triple, finest_voxel: Triple) -> Triple:
+    """Return a level's corner from its translation, which may be centred or not.
+
+    A level of ours lies on its own voxel grid, which may begin before the finest level does; no factor lets
+    both the centred and the plain translation lie on that grid.
+    """
+    pairs = list(zip(voxel_size, finest_voxel, offset, finest_offset, strict=True))
+    if all(math.isclose(o - fo, (v - fv) / 2, abs_tol=1e-6) for v, fv, o, fo in pairs):
+        return finest_offset
+    z, y, x = (tidy(o - (v - fv) / 2) for v, fv, o, _ in pairs)
+    on_grid = all(abs(round(c / v) * v - c) <= 1e-3 * v for c, v in zip((z, y, x), voxel_size, strict=True))
+    return (z, y, x) if on_grid else offset
 
 
 def _axes(image: Mapping[str, Any], ndim: int, path: str) -> tuple[tuple[str, ...], list[float]]:
@@ -83,6 +95,40 @@ def label_groups(container: Path, dataset: str) -> list[Path]:
     """
     above = groups_above(container, dataset)
     return [group for group in [*above, above[-1] / "labels"] if group.name == "labels"]
+
+
+def holds_labels(group: Path, dataset: str) -> bool:
+    """Tell by the published names whether a group's arrays are labels: ``labels/er``, ``…/segmentation``."""
+    return group.name == "labels" or dataset == "segmentation"
+
+
+def image_label(source: str | None, version: str) -> dict[str, Any]:
+    """Return the `image-label` of a group of labels.
+
+    Args:
+        source: path from the group to that of the image, or None where that is not known.
+        version: of NGFF.
+    """
+    return {"version": version} | ({"source": {"image": source}} if source is not None else {})
+
+
+def pyramid_image(name: str, places: Mapping[str, Place], method: str, version: str | None) -> dict[str, Any]:
+    """Return the `multiscales` entry of a pyramid.
+
+    Args:
+        name: of the image.
+        places: path of each level → its place.
+        method: how voxels were merged, for the entry's `type`.
+        version: as in `with_array`.
+    """
+    axes = next(iter(places.values())).axes
+    corners = {path: (place.voxel_size, place.offset_nm) for path, place in places.items()}
+    return ({"version": version} if version else {}) | {
+        "name": name,
+        "axes": [_axis(a) for a in axes],
+        "datasets": _levels(corners, len(axes)),
+        "type": method,
+    }
 
 
 def with_array(

@@ -1,10 +1,11 @@
-"""Looking for an array's place in the `multiscales` of the groups above it, in either Zarr version."""
+"""The NGFF metadata of groups in either Zarr version: looking up an array's place, and registering arrays."""
 
-from pathlib import PurePosixPath
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from incasem.volumes import ngff
-from incasem.volumes.files import is_url, join, read_json
+from incasem.volumes.files import directory_lock, is_url, join, read_json, write_json
 from incasem.volumes.store import Place
 
 # Level arrays lie at most this deep below the group that lists them.
@@ -35,3 +36,102 @@ def place_in_groups(path: str, ndim: int) -> Place | None:
         if place is not None:
             return place
     return None
+
+
+Attributes = dict[str, Any]
+
+
+def update_ngff(group: Path, changes: Callable[[Attributes, str | None], Attributes]) -> None:
+    """Merge changes into the NGFF attributes of a group, atomically.
+
+    Args:
+        group: its directory; without `zarr.json` it is taken for Zarr v2.
+        changes: gets the stored attributes, and the version that each image states (0.4) or None (0.5).
+    """
+    with directory_lock(group):
+        node = read_json(str(group / "zarr.json"))
+        if node is None:
+            stored = read_json(str(group / ".zattrs")) or {}
+            merged = stored | changes(stored, "0.4")
+            if merged != stored:
+                write_json(group / ".zattrs", merged)
+            return
+        attributes = node.get("attributes") or {}
+        before = attributes.get("ome") or {}
+        after = before | {"version": "0.5"} | changes(before, None)
+        if after != before:
+            node["attributes"] = attributes | {"ome": after}
+            write_json(group / "zarr.json", node)
+
+
+def register_array(container: Path, dataset: str, place: Place) -> None:
+    """Put an array into the `multiscales` of the group above it, where viewers look for it."""
+    if not dataset:
+        return
+    group, name = (container / dataset).parent, Path(dataset).name
+    for labels in ngff.label_groups(container, dataset):
+        if is_group(labels):
+            update_ngff(labels, lambda stored, _: {} if "labels" in stored else {"labels": []})
+
+    def changes(stored: Attributes, version: str | None) -> Attributes:
+        images = ngff.with_array(stored.get("multiscales"), group, name, place, version)
+        labelled = ngff.holds_labels(group, name) and "image-label" not in stored
+        return {"multiscales": images} | (
+            {"image-label": ngff.image_label(None, version or "0.5")} if labelled else {}
+        )
+
+    update_ngff(group, changes)
+
+
+def is_group(directory: Path) -> bool:
+    """Tell whether a directory is a Zarr group of either version."""
+    if (directory / ".zgroup").exists():
+        return True
+    return (read_json(str(directory / "zarr.json")) or {}).get("node_type") == "group"
+
+
+def describe_pyramid(
+    group: Path, name: str, places: Mapping[str, Place], method: str, label_source: str | None
+) -> None:
+    """Write the metadata of a group that holds nothing but the levels of one image.
+
+    Args:
+        group: its directory.
+        name: of the image.
+        places: name of each level → its place.
+        method: how voxels were merged.
+        label_source: for labels, the path from the group to that of their image, else None.
+    """
+
+    def changes(stored: Attributes, version: str | None) -> Attributes:
+        labels = {"image-label": ngff.image_label(label_source, version or "0.5")} if label_source else {}
+        kept = {"image-label": stored["image-label"]} if labels and "image-label" in stored else {}
+        return {"multiscales": [ngff.pyramid_image(name, places, method, version)]} | labels | kept
+
+    update_ngff(group, changes)
+
+
+def announce_pyramid(
+    container: Path, dataset: str, places: Mapping[str, Place], method: str, *, is_label: bool
+) -> None:
+    """Tell the group above a pyramid that the image of this name has levels; may be repeated.
+
+    Args:
+        container: the store.
+        dataset: the pyramid's group in it.
+        places: name of each level → its place.
+        method: how voxels were merged.
+        is_label: whether a parent called ``labels`` lists it.
+    """
+    parent, name = (container / dataset).parent, Path(dataset).name
+    below = {f"{name}/{level}": place for level, place in places.items()}
+
+    def changes(stored: Attributes, version: str | None) -> Attributes:
+        images = [image for image in stored.get("multiscales") or [] if image.get("name") != name]
+        changed: Attributes = {"multiscales": [*images, ngff.pyramid_image(name, below, method, version)]}
+        if is_label and parent.name == "labels":
+            changed["labels"] = sorted({*(stored.get("labels") or []), name})
+        return changed
+
+    if is_group(parent):
+        update_ngff(parent, changes)

@@ -16,7 +16,7 @@ from incasem.volumes.hdf5 import Hdf5Array
 from incasem.volumes.image_stack import ImageStack
 from incasem.volumes.metadata import axes_for, check_voxel_size, on_grid, triple
 from incasem.volumes.n5 import N5
-from incasem.volumes.paths import Format, find_format, missing_error, split
+from incasem.volumes.paths import Format, find_format, locate, missing_error, split
 from incasem.volumes.sections import TIFF_SUFFIXES
 from incasem.volumes.store import ArrayRequest, Place, Store
 from incasem.volumes.tensor import Layout, TensorArray
@@ -41,7 +41,8 @@ def open_volume(
     """Open an array: Zarr v2 or v3, N5, HDF5, an image stack; Zarr and N5 also by URL, to read.
 
     Args:
-        path: container and dataset, such as ``cell.zarr/volumes/raw``.
+        path: container and dataset, such as ``cell.zarr/volumes/raw``; a pyramid (a group with ``s0``,
+            ``s1``, …) stands for its finest level.
         writable: allow `Volume.write_voxels` and `Volume.set_attributes`.
         cache_bytes: keep decoded chunks up to this size, shared by the process's volumes of the same setting;
             for many overlapping reads.
@@ -52,14 +53,15 @@ def open_volume(
         DataError: nothing there (the message lists what the container has), unreadable, or off the grid.
     """
     text = os.fspath(path)
-    found = find_format(text)
-    if found is None:
+    located = locate(text)
+    if located is None:
         raise missing_error(text)
+    array, found = located
     if writable and (is_url(text) or found == "stack"):
         raise DataError(
             f"{text} cannot be opened for writing; allowed: local Zarr, N5 and HDF5. Write to one of these."
         )
-    container, dataset = split(text)
+    container, dataset = split(array)
     store: Store
     if found == "hdf5":
         store = Hdf5Array(container, dataset, writable=writable)
@@ -132,13 +134,14 @@ def create_volume(
     if is_url(text):
         raise DataError(f"{text} cannot be created: remote stores are read-only here. Write to a local disk.")
     container, dataset = split(text)
-    found = find_format(text)
+    located = locate(text)
+    found = None if located is None else located[1]
     if found is not None and existing == "error":
         raise DataError(f"{text} exists. Choose another name, or delete it first.")
     if found is None and container.lower().endswith(hdf5.SUFFIXES):
         Path(container).absolute().parent.mkdir(parents=True, exist_ok=True)
         hdf5.create(container, dataset, request)
-    elif found is None or found in _LAYOUTS:
+    elif located is None or (located[0] == text and found in _LAYOUTS):  # a pyramid is registered as such
         _create_in_directory(text, container, dataset, request, zarr_format, existing)
     volume = open_volume(text, writable=True)
     _require_same(volume, request)

@@ -12,6 +12,7 @@ from typing import Literal
 from incasem.errors import DataError, did_you_mean
 from incasem.volumes import hdf5
 from incasem.volumes.files import is_url, join, read_bytes, read_json
+from incasem.volumes.ngff_groups import group_multiscales
 from incasem.volumes.sections import TIFF_SUFFIXES, is_stack
 
 Format = Literal["zarr2", "zarr3", "n5", "hdf5", "stack"]
@@ -64,6 +65,37 @@ def find_format(path: str | os.PathLike[str]) -> Format | None:
     return found
 
 
+def locate(path: str | os.PathLike[str]) -> tuple[str, Format] | None:
+    """Return where the array called ``path`` lies, and its format; None where there is no array.
+
+    A group with levels ``s0``, ``s1``, … stands for its finest level, and so does an OME-Zarr group of one
+    image for the level that its `multiscales` name first: a dataset keeps its name when it gets a pyramid.
+    """
+    text = os.fspath(path)
+    found = find_format(text)
+    if found is not None:
+        return text, found
+    for level in ("s0", *_first_levels(text)):
+        inner = join(text, level)
+        found = find_format(inner)
+        if found is not None and found != "stack":
+            return inner, found
+    return None
+
+
+def _first_levels(group: str) -> list[str]:
+    """Return the finest level of the only image that a Zarr group's `multiscales` name, if there is one."""
+    if split(group)[0].lower().endswith(hdf5.SUFFIXES):
+        return []
+    images = group_multiscales(group)
+    if not (isinstance(images, list) and len(images) == 1 and isinstance(images[0], dict)):
+        return []
+    levels = [level.get("path") for level in images[0].get("datasets") or [] if isinstance(level, dict)]
+    if any("/" in str(level) for level in levels):  # a group above the image
+        return []
+    return [str(levels[0])] if len(levels) > 1 or levels == ["0"] else []
+
+
 def _array_format(directory: str) -> Format | None:
     if read_bytes(join(directory, ".zarray")) is not None:
         return "zarr2"
@@ -75,14 +107,15 @@ def _array_format(directory: str) -> Format | None:
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Tell whether there is an array (not merely a group) at ``path``."""
-    return find_format(path) is not None
+    """Tell whether there is an array (not merely a group) at ``path``, or a pyramid; see `locate`."""
+    return locate(path) is not None
 
 
 def list_datasets(container: str | os.PathLike[str]) -> list[str]:
     """Return the paths of all arrays in a local container or group, in natural order.
 
     An image stack, and a container that is an array itself, give ``[""]``; a missing container gives ``[]``.
+    Hidden directories are left out: what is being made there is not there yet.
     """
     root, group = split(container)
     if is_url(root):
@@ -97,6 +130,7 @@ def list_datasets(container: str | os.PathLike[str]) -> list[str]:
         if _array_format(current) is not None:
             found.append(os.path.relpath(current, directory))
             directories.clear()
+        directories[:] = [name for name in directories if not name.startswith(".")]
     return sorted(("" if name == "." else name for name in found), key=natural)
 
 
@@ -117,6 +151,12 @@ def missing_error(path: str | os.PathLike[str]) -> DataError:
         names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
         return DataError(
             f"{container} does not exist.{did_you_mean(Path(container).name, names)} Check the path."
+        )
+    interrupted = Path(container, dataset).with_name(f".{Path(container, dataset).name}.pyramid")
+    if dataset and find_format(interrupted / "s0") is not None:
+        return DataError(
+            f"{os.fspath(path)} lies in {interrupted}/s0, because a pyramid was interrupted in its last "
+            "moment. Run the same `incasem pyramid` command again: it puts everything in its place."
         )
     datasets = list_datasets(container)
     if not datasets:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from incasem.errors import DataError
-from incasem.volumes import ngff
 from incasem.volumes.codecs import zarr2_compressor
 from incasem.volumes.files import directory_lock, join, read_json, write_json
 from incasem.volumes.metadata import place_attributes, place_from_attributes
-from incasem.volumes.ngff_groups import place_in_groups
+from incasem.volumes.ngff_groups import place_in_groups, register_array
 from incasem.volumes.store import ArrayRequest, Place, groups_above
 from incasem.volumes.tensor import canonical_metadata
 
@@ -94,20 +93,7 @@ class Zarr2:
 
     def register(self, container: Path, dataset: str, place: Place) -> None:
         """Put the array into the `multiscales` of the group above it."""
-        if not dataset:
-            return
-        group = (container / dataset).parent
-        for labels in ngff.label_groups(container, dataset):
-            if (labels / ".zgroup").exists():
-                with directory_lock(labels):
-                    stored = read_json(str(labels / ".zattrs")) or {}
-                    if "labels" not in stored:
-                        write_json(labels / ".zattrs", stored | {"labels": []})
-        with directory_lock(group):
-            stored = read_json(str(group / ".zattrs")) or {}
-            images = ngff.with_array(stored.get("multiscales"), group, Path(dataset).name, place, "0.4")
-            if images != stored.get("multiscales"):
-                write_json(group / ".zattrs", stored | {"multiscales": images})
+        register_array(container, dataset, place)
 
 
 def _separator(path: str, ndim: int) -> str:

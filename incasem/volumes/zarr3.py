@@ -1,15 +1,13 @@
 """Zarr v3, sharded or not. Everything in `zarr.json`; OME-NGFF 0.5 in the group above."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from incasem.errors import DataError
-from incasem.volumes import ngff
 from incasem.volumes.codecs import zarr3_codecs
 from incasem.volumes.files import directory_lock, join, read_json, write_json
 from incasem.volumes.metadata import place_attributes, place_from_attributes
-from incasem.volumes.ngff_groups import place_in_groups
+from incasem.volumes.ngff_groups import place_in_groups, register_array
 from incasem.volumes.store import ArrayRequest, Place, groups_above
 from incasem.volumes.tensor import canonical_metadata
 
@@ -92,27 +90,4 @@ class Zarr3:
 
     def register(self, container: Path, dataset: str, place: Place) -> None:
         """Put the array into the `multiscales` of the group above it."""
-        if not dataset:
-            return
-        group = (container / dataset).parent
-        for labels in ngff.label_groups(container, dataset):
-            if (read_json(str(labels / _NAME)) or {}).get("node_type") == "group":
-                _update_ome(labels, lambda ome: ome if "labels" in ome else {"labels": []})
-        _update_ome(
-            group,
-            lambda ome: {
-                "multiscales": ngff.with_array(ome.get("multiscales"), group, Path(dataset).name, place, None)
-            },
-        )
-
-
-def _update_ome(group: Path, changes: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Merge what ``changes`` makes of a group's `ome` attribute into it."""
-    with directory_lock(group):
-        node = read_json(str(group / _NAME)) or {"zarr_format": 3, "node_type": "group"}
-        attributes = node.get("attributes") or {}
-        before = attributes.get("ome") or {}
-        after = before | {"version": "0.5"} | changes(before)
-        if after != before:
-            node["attributes"] = attributes | {"ome": after}
-            write_json(group / _NAME, node)
+        register_array(container, dataset, place)

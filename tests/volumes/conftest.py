@@ -1,14 +1,11 @@
 """Arrays as other programs write them, and volumes of every format."""
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from incasem.volumes import create_volume
-
-READERS = Path(__file__).parents[2] / ".venv-readers/bin"
 
 # Name of the format: container's suffix and further arguments of create_volume.
 FORMATS = {
@@ -69,18 +66,3 @@ def zarr_array():
         return path
 
     return write
-
-
-@pytest.fixture
-def reader():
-    """Runs a program of the environment with zarr-python 3 and the OME-NGFF validator, or skips."""
-
-    def run(program, *arguments):
-        path = READERS / program
-        if not path.exists():
-            pytest.skip(f"{path} is missing: `make test` creates it")
-        done = subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    return run

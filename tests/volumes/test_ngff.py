@@ -164,3 +164,35 @@ def test_entries_of_deleted_arrays_go_and_others_stay(tmp_path, make_volume, gre
     assert [image["name"] for image in multiscales(group)] == ["raw", "raw_equalized_0.02"]
     assert multiscales(group)[0]["metadata"] == {"kept": True}
     assert json.loads((group / ".zattrs").read_text())["omero"] == {"name": "mine"}
+
+
+def test_groups_of_labels_say_so(tmp_path, make_volume, reader, grey_ZYX):
+    for zarr, arguments in (("zarr2", {}), ("zarr3", {})):
+        place = tmp_path / zarr
+        make_volume(place, zarr, grey_ZYX, dataset="volumes/raw", **arguments)
+        make_volume(place, zarr, grey_ZYX, dataset="volumes/labels/er", **arguments)
+        make_volume(place, zarr, grey_ZYX, dataset="volumes/predictions/t/p/segmentation", **arguments)
+        for group, is_label in (
+            ("volumes", False),
+            ("volumes/labels", True),
+            ("volumes/predictions/t/p", True),
+        ):
+            path = place / "cell.zarr" / group
+            assert (
+                "image-label" in (path / (".zattrs" if zarr == "zarr2" else "zarr.json")).read_text()
+            ) == is_label
+            assert "Valid OME-Zarr" in reader("ome-zarr-models", "validate", path)
+
+
+def test_levels_on_their_own_grid_are_not_moved_by_reading(tmp_path):
+    """s0 begins inside a voxel of s1: their translations are neither equal nor those of equal corners."""
+    group = tmp_path / "cell.zarr/raw"
+    place = {"shape": (4, 4, 4), "dtype": "uint8", "chunk_shape": (4, 4, 4)}
+    for level, (size, offset) in enumerate([(5, 15), (10, 10), (30, 0)]):
+        create_volume(group / f"s{level}", voxel_size=(size,) * 3, offset_nm=(offset,) * 3, **place)
+    (image,) = multiscales(group)
+    shown = [d["coordinateTransformations"][1]["translation"][0] for d in image["datasets"]]
+    assert shown == [15, 12.5, 12.5]
+    for level, offset in enumerate((15, 10, 0)):
+        (group / f"s{level}/.zattrs").unlink()
+        assert open_volume(group / f"s{level}").offset_nm == (offset,) * 3

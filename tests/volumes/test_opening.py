@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from incasem.errors import DataError
-from incasem.volumes import create_volume, exists, open_volume
+from incasem.volumes import create_volume, exists, list_datasets, open_volume
 
 ASKED = {"shape": (8, 8, 8), "dtype": "uint8", "voxel_size": (5, 5, 5), "chunk_shape": (4, 4, 4)}
 
@@ -160,3 +160,34 @@ def test_urls_are_opened_to_read(tmp_path, make_volume, grey_ZYX):
         create_volume(f"file://{tmp_path}/b.zarr/raw", **ASKED)
     with pytest.raises(DataError, match="cannot be read"):
         open_volume("nowhere://bucket/a.zarr/raw")
+
+
+@pytest.mark.parametrize("format_name", ["zarr2", "zarr3", "n5", "hdf5"])
+def test_a_group_with_levels_stands_for_its_finest_one(tmp_path, make_volume, grey_ZYX, format_name):
+    fine = make_volume(tmp_path, format_name, grey_ZYX, dataset="em/s0")
+    make_volume(
+        tmp_path, format_name, grey_ZYX[::2, ::2, ::2].copy(), dataset="em/s1", voxel_size=(10, 10, 10)
+    )
+    group = fine.path.removesuffix("/s0")
+    assert exists(group)
+    np.testing.assert_array_equal(open_volume(group).read_voxels(fine.roi_voxels), grey_ZYX)
+    make_volume(tmp_path, format_name, grey_ZYX, dataset="other/raw")
+    with pytest.raises(DataError, match="is a group, not a dataset"):
+        open_volume(group.removesuffix("em") + "other")
+
+
+def test_an_ome_zarr_image_stands_for_its_finest_level(tmp_path, make_volume, grey_ZYX):
+    make_volume(tmp_path, "zarr2", grey_ZYX, dataset="image/0")
+    assert not exists(tmp_path / "cell.zarr")
+    np.testing.assert_array_equal(
+        open_volume(tmp_path / "cell.zarr/image").read_voxels(
+            open_volume(tmp_path / "cell.zarr/image/0").roi_voxels
+        ),
+        grey_ZYX,
+    )
+
+
+def test_what_is_hidden_is_not_listed(tmp_path, make_volume, grey_ZYX):
+    make_volume(tmp_path, "zarr2", grey_ZYX)
+    make_volume(tmp_path, "zarr2", grey_ZYX, dataset="volumes/.raw.pyramid/s1")
+    assert list_datasets(tmp_path / "cell.zarr") == ["volumes/raw"]
