@@ -41,6 +41,14 @@ VERBS = {
             "predict_multiple",
         ),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
+        Verb("view", "incasem.cli.viewing", "open volumes in neuroglancer", "view"),
+        Verb("view-rois", "incasem.cli.viewing", "show the regions of data configurations", "view_rois"),
+        Verb(
+            "compare-predictions",
+            "incasem.cli.viewing",
+            "show predictions side by side",
+            "compare_predictions",
+        ),
         Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),
     )
 }
@@ -65,6 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_script(verb: str) -> None:
     """Run ``verb`` with the arguments of this process, as a published script does, and exit."""
     sys.exit(run_verb(verb, sys.argv[1:], program=sys.argv[0].rsplit("/", 1)[-1]))
+
+
+def neuroglancer() -> None:
+    """Run ``incasem view`` under the user guide's name for it: ``neuroglancer -f FILE -d DATASET …``."""
+    run_script("view")
 
 
 def run_verb(name: str, arguments: Sequence[str], program: str) -> int:
