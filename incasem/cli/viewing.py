@@ -1,6 +1,7 @@
 """The verbs that open volumes in neuroglancer."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ def view(program: str, arguments: Sequence[str]) -> None:
         "with a -d (-s, -g) each.",
     )
     add = parser.add_argument
-    add("-f", "--file", action="append", type=path_argument, required=True, metavar="FILE", help="container")
+    add("-f", "--file", action="append", type=_container, required=True, metavar="FILE", help="container")
     add(
         "-d", "--datasets", action="append", nargs="+", metavar="DATASET",
         help="what to show of that container (default: everything)",
@@ -64,8 +65,8 @@ def view(program: str, arguments: Sequence[str]) -> None:
         opened, shader_words=words, add_prefix=options.add_prefix, selected=tuple(options.select)
     )
     tables = [(file, name) for file, names in _paired(options, "graphs") for name in names]
-    points = {f"{name} ({file.name})": point_layer(file, name) for file, name in tables}
-    names = ", ".join(dict.fromkeys(file.name for file in options.file))
+    points = {f"{name} ({os.path.basename(file)})": point_layer(file, name) for file, name in tables}
+    names = ", ".join(dict.fromkeys(os.path.basename(file) for file in options.file))
     _show(Scene(layers, annotations=points, title=names), options)
 
 
@@ -112,11 +113,11 @@ def compare_predictions(program: str, arguments: Sequence[str]) -> None:
         "together: a row for each series, a column for each iteration, the labels on top.",
     )
     add = parser.add_argument
-    add("--input_file", type=path_argument, required=True, metavar="FILE", help="container of the raw data")
+    add("--input_file", type=_container, required=True, metavar="FILE", help="container of the raw data")
     add("--raw_dataset", required=True, metavar="DATASET", help="raw data in it")
     add("--labels_datasets", nargs="*", default=[], metavar="DATASET", help="labels in it")
     add(
-        "--predictions_file", type=path_argument, metavar="FILE",
+        "--predictions_file", type=_container, metavar="FILE",
         help="container of the predictions (default: the input file)",
     )  # fmt: skip
     add(
@@ -160,6 +161,11 @@ def compare_predictions(program: str, arguments: Sequence[str]) -> None:
     _show(comparison_scene(comparison), options)
 
 
+def _container(text: str) -> str:
+    """Return a container with `~` expanded and without a slash at its end; URLs as they are."""
+    return os.path.expanduser(text).rstrip("/")
+
+
 def _add_serving(parser: Parser) -> None:
     add = parser.add_argument
     add("-n", "--no-browser", action="store_true", help="only print the address, open no browser")
@@ -189,7 +195,7 @@ def _open_all(options: argparse.Namespace) -> tuple[list["tuple[Dataset, Pyramid
     return opened, words
 
 
-def _paired(options: argparse.Namespace, name: str) -> list[tuple[Path, list[str]]]:
+def _paired(options: argparse.Namespace, name: str) -> list[tuple[str, list[str]]]:
     """Return each file with the k-th list of an option, or an empty one where it is not given."""
     given = getattr(options, name)
     if not given:

@@ -1,8 +1,8 @@
 """Predictions of one region side by side: a grid of panels that move together."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from neuroglancer import LayerGroupViewer, column_layout, row_layout
@@ -28,17 +28,17 @@ class Comparison:
         labels_datasets: in it; shown with the raw data in the first panel or row.
         predictions_file: container of the predictions.
         series: groups below ``prefix``, one a row, such as ``train_1841/predict_0001``; empty: all.
-        iterations: for each series which ``iteration_%06d`` to show; empty: all of them, or the series itself.
+        iterations: for each series which ``iteration_%06d`` to show; empty: all, or the series itself.
         prefix: group of all predictions.
         suffix: dataset in a prediction.
         layout: one of `LAYOUTS`.
         shader: one of `kinds.SHADERS`.
     """
 
-    input_file: Path
+    input_file: str
     raw_dataset: str
     labels_datasets: Sequence[str]
-    predictions_file: Path
+    predictions_file: str
     series: Sequence[str] = ()
     iterations: Sequence[Sequence[int]] = ()
     prefix: str = "volumes/predictions"
@@ -59,7 +59,7 @@ class Comparison:
             lists = lists * len(series)
         if lists and len(lists) != len(series):
             raise ConfigError(
-                explain("--iterations", f"given {len(lists)} times", f"once, or {len(series)} times, once a series",
+                explain("--iterations", f"given {len(lists)} times", f"once, or {len(series)} times as the series",
                         "Correct it")
             )  # fmt: skip
         if lists:
@@ -73,7 +73,7 @@ class Comparison:
         return "/".join(part.strip("/") for part in (self.prefix, *parts, self.suffix) if part.strip("/"))
 
     def _below(self, group: str) -> list[str]:
-        return list_datasets(self.predictions_file / group)
+        return list_datasets(os.path.join(self.predictions_file, group))
 
     def _found_series(self) -> list[str]:
         """Return the groups that hold a prediction, without their iterations."""
@@ -90,7 +90,7 @@ class Comparison:
 
     def _all_of(self, name: str) -> list[str]:
         whole = self._dataset(name)
-        if exists(self.predictions_file / whole):
+        if exists(os.path.join(self.predictions_file, whole)):
             return [whole]
         group = f"{self.prefix}/{name}"
         wanted = [below for below in self._below(group) if below.endswith(self.suffix)]
@@ -114,25 +114,27 @@ def comparison_scene(comparison: Comparison) -> Scene:
     word = None if comparison.shader == "default" else comparison.shader
     words = [None] * len(truth) + [word] * (len(flat) - len(truth))
     layers = {
-        (layer.pyramid.path): layer for layer in _named(make_layers(flat, shader_words=words), comparison)
+        layer.pyramid.path: layer for layer in _named(make_layers(flat, shader_words=words), comparison)
     }
     inputs = [layers[pyramid.path].name for _, pyramid in truth]
     panels = [[_panel([inputs[0], layers[p.path].name], comparison.layout) for _, p in row] for row in rows]
     first = _panel(inputs, comparison.layout)
     if all(len(row) == 1 for row in panels):
         layout: Any = row_layout([first, *(row[0] for row in panels)])
+        size = (1, len(panels) + 1)
     else:
         widest = max(len(row) for row in panels)
         top = [_panel(inputs, comparison.layout) for _ in range(widest)]
         layout = column_layout([row_layout(row) for row in [top, *panels]])
+        size = (len(panels) + 1, widest)
     predicted = [layers[pyramid.path].roi_nm for row in rows for _, pyramid in row]
     focus = predicted[0]
     for roi in predicted[1:]:
         focus = focus.union(roi)
-    return Scene(list(layers.values()), focus, layout=layout, title="comparison of predictions")
+    return Scene(list(layers.values()), focus, layout=layout, grid=size, title="comparison of predictions")
 
 
-def _opened(file: Path, names: Sequence[str]) -> list[tuple[Dataset, Pyramid]]:
+def _opened(file: str, names: Sequence[str]) -> list[tuple[Dataset, Pyramid]]:
     return [(dataset, open_pyramid(dataset)) for name in names for dataset in find_datasets(file, name)]
 
 

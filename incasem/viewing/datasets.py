@@ -12,7 +12,6 @@ prob_maps[1]           of an array with channels, one of them
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from incasem.errors import ConfigError, explain
 from incasem.volumes import list_datasets, open_volume, split_path
@@ -35,7 +34,7 @@ class Dataset:
         selection: indices of the array's first axes; empty for all of it.
     """
 
-    file: Path
+    file: str
     name: str
     levels: tuple[str, ...]
     selection: Selection = ()
@@ -43,14 +42,14 @@ class Dataset:
     @property
     def path(self) -> str:
         """Container and name, as a message would say it."""
-        return os.path.join(self.file, self.name) if self.name else os.fspath(self.file)
+        return os.path.join(self.file, self.name) if self.name else self.file
 
 
-def find_datasets(file: Path, word: str = "") -> list[Dataset]:
+def find_datasets(file: str, word: str = "") -> list[Dataset]:
     """Return what ``word`` means in a container, in natural order.
 
     Args:
-        file: a container that `open_volume` takes, or a group in it.
+        file: a container that `open_volume` takes, or a group in it; a URL stands for one array.
         word: array, group or pyramid, with indices in brackets; empty: everything in the container.
 
     Raises:
@@ -58,11 +57,11 @@ def find_datasets(file: Path, word: str = "") -> list[Dataset]:
         DataError: there is nothing of this name; the message lists what there is.
     """
     name, selection = parse_word(word)
-    path = file / name
+    path = os.path.join(file, name) if name else file
     found = list_datasets(path)
     if found in ([], [""]):
         open_volume(path)  # names what is missing, and takes what cannot be listed (a URL has no listing)
-        return [Dataset(file, name, (os.fspath(path),), selection)]
+        return [Dataset(file, name, (path,), selection)]
     _, inside = split_path(file)
     pyramids: dict[str, list[str]] = {}
     for below in found:

@@ -46,7 +46,7 @@ def kind_of(path: str, dtype: np.dtype[Any], num_channels: int | None, shader: s
         return _FORCED[shader]
     if num_channels is not None and num_channels > 1:
         return "rgb" if num_channels <= 3 else "channels"
-    if dtype == bool:
+    if np.issubdtype(dtype, np.bool_):
         return "mask"
     names = [name.lower() for name in re.split(r"[/\\]", path) if name][::-1]
     if np.issubdtype(dtype, np.floating):

@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -97,7 +96,7 @@ def make_layers(
 
 def layer_names(datasets: Sequence[Dataset], *, add_prefix: bool = False) -> list[str]:
     """Return a name for each dataset, no two the same."""
-    shown = [dataset.name or dataset.file.name for dataset in datasets]
+    shown = [dataset.name or os.path.basename(dataset.file.rstrip("/")) for dataset in datasets]
     files = {dataset.file for dataset in datasets}
     repeated = {name for name, count in Counter(shown).items() if count > 1}
     names = [
@@ -114,9 +113,9 @@ def layer_names(datasets: Sequence[Dataset], *, add_prefix: bool = False) -> lis
     return result
 
 
-def _prefix(file: Path) -> str:
+def _prefix(file: str) -> str:
     """Return the last two names of a container's path, as published."""
-    return "/".join(file.parts[-2:]).lstrip("/")
+    return "/".join(file.rstrip("/").split("/")[-2:]).lstrip("/")
 
 
 def shown(layer: Layer) -> ShownLayer:

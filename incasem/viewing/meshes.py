@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from incasem.errors import DataError
 from incasem.viewing.pyramid import Factor, Pyramid
@@ -23,6 +23,7 @@ OBJECT_VOXELS = 2**24
 READ_LIMIT = 2**31
 """Voxels that may be read to make the overview: a terabyte needs a pyramid."""
 _SLAB = 64
+_SMOOTHING = 10
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,28 @@ def _surface(inside: NDArray[np.bool_], low: Factor, factor: Factor, pyramid: Py
     # between the centres of voxels inside and outside, that is along the voxels' faces.
     vertices, faces, _, _ = marching_cubes(np.pad(inside, 1).astype(np.float32), 0.5)
     steps_nm = np.array(pyramid.voxel_size) * factor
-    vertices_nm = (vertices - 1 + 0.5 + np.array(low)) * steps_nm
+    vertices_nm = (_smoothed(vertices, faces) - 1 + 0.5 + np.array(low)) * steps_nm
     return Mesh(
         np.ascontiguousarray(vertices_nm[:, ::-1], dtype=np.float32),
         np.ascontiguousarray(faces, dtype=np.uint32),
     )
+
+
+def _smoothed(vertices: NDArray[Any], faces: NDArray[Any]) -> NDArray[Any]:
+    """Return the vertices with the steps of voxels smoothed away, and the volume kept.
+
+    Taubin, "A signal processing approach to fair surface design", SIGGRAPH 1995: moves towards the mean
+    of the neighbours and back in turns.
+    """
+    pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    pairs = np.concatenate([pairs, pairs[:, ::-1]])
+    ones = np.ones(len(pairs), np.float32)
+    neighbours = sparse.csr_matrix((ones, (pairs[:, 0], pairs[:, 1])), shape=(len(vertices),) * 2)
+    counts = np.maximum(np.asarray(neighbours.sum(axis=1)), 1)
+    for _ in range(_SMOOTHING):
+        for step in (0.5, -0.53):
+            vertices = vertices + step * (neighbours @ vertices / counts - vertices)
+    return vertices
 
 
 def encode_mesh(mesh: Mesh, unit_nm: float) -> bytes:

@@ -1,7 +1,6 @@
 """Points and graphs: tables of places in the world, shown as points and lines."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ _DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3", "attributes.json": "n5"}
 _ALLOWED = "a table of places, N × 3 (z, y, x) or N × 2 (y, x), in nm"
 
 
-def point_layer(file: Path, name: str) -> Any:
+def point_layer(file: str, name: str) -> Any:
     """Return an annotation layer of the places in a table.
 
     Published: ``NAME`` holds the places, or ``NAME-locations`` with ids in ``NAME-ids``. ``NAME-edges``,
@@ -42,12 +41,17 @@ def point_layer(file: Path, name: str) -> Any:
     places = read_table(file, f"{name}-locations" if separate else name)
     if places.ndim < 2 or places.shape[-1] not in (2, 3):
         raise DataError(
-            explain(f"shape of {file / name}", places.shape, _ALLOWED, "Name another dataset after -g.")
+            explain(
+                f"shape of {os.path.join(file, name)}",
+                places.shape,
+                _ALLOWED,
+                "Name another dataset after -g.",
+            )
         )
     if places.size > _MOST * places.shape[-1]:
         raise DataError(
             explain(
-                f"number of points in {file / name}", places.size // places.shape[-1], f"at most {_MOST}",
+                f"number of points in {os.path.join(file, name)}", places.size // places.shape[-1], f"at most {_MOST}",
                 "Show fewer.",
             )
         )  # fmt: skip
@@ -68,7 +72,7 @@ def point_layer(file: Path, name: str) -> Any:
     )
 
 
-def _edges(file: Path, name: str, points: dict[str, NDArray[Any]]) -> list[Any]:
+def _edges(file: str, name: str, points: dict[str, NDArray[Any]]) -> list[Any]:
     if f"{name}-edges" not in list_datasets(file):
         return []
     pairs = read_table(file, f"{name}-edges").reshape(-1, 2)
@@ -79,7 +83,7 @@ def _edges(file: Path, name: str, points: dict[str, NDArray[Any]]) -> list[Any]:
     ]
 
 
-def read_table(file: Path, name: str) -> NDArray[Any]:
+def read_table(file: str, name: str) -> NDArray[Any]:
     """Return a whole array of any number of dimensions, which a `Volume` cannot be.
 
     Raises:
@@ -95,7 +99,7 @@ def read_table(file: Path, name: str) -> NDArray[Any]:
 
         with h5py.File(container, "r") as opened:
             return np.asarray(opened["/".join(part for part in (inside, name) if part)])
-    directory = os.path.abspath(file / name)
+    directory = os.path.abspath(os.path.join(file, name))
     driver = next(
         driver for mark, driver in _DRIVERS.items() if os.path.exists(os.path.join(directory, mark))
     )

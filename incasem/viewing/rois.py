@@ -1,5 +1,6 @@
 """The regions of data configurations, as boxes over the raw data."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def roi_scene(entries: Sequence[DataEntry], context_voxels: int = 47) -> Scene:
     for entry in entries:
         for name in (entry.raw, *entry.labels):
             if name not in opened:
-                for dataset in find_datasets(entry.file, name):
+                for dataset in find_datasets(os.fspath(entry.file), name):
                     opened[name] = (dataset, open_pyramid(dataset, entry.voxel_size))
     layers = make_layers(list(opened.values()))
     boxes, regions = {}, []
@@ -90,11 +91,17 @@ def roi_scene(entries: Sequence[DataEntry], context_voxels: int = 47) -> Scene:
         regions.append(to_world(roi, entry.voxel_size))
         name = f"{entry.nickname} {format_roi(roi)}"
         boxes[name] = _boxes(entry, roi, context_voxels)
-    focus = regions[0]
+    overview = regions[0]
     for region in regions[1:]:
-        focus = focus.union(region)
+        overview = overview.union(region)
     margin = [round(context_voxels * v) for v in entries[0].voxel_size]
-    return Scene(layers, grow(focus, margin), boxes, title=f"regions of {entries[0].file.name}")
+    return Scene(
+        layers,
+        focus_nm=grow(regions[0], margin),
+        annotations=boxes,
+        overview_nm=grow(overview, margin),
+        title=f"regions of {entries[0].file.name}",
+    )
 
 
 def _boxes(entry: DataEntry, roi: Roi, context_voxels: int) -> Any:

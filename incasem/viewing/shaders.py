@@ -13,8 +13,6 @@ void main() {
 }
 """
 
-CHANNELS = GREY
-
 RGB = """#uicontrol invlerp contrast
 void main() {
   emitRGB(vec3(%s));
@@ -22,7 +20,7 @@ void main() {
 """
 
 MASK = """#uicontrol vec3 color color(default="%s")
-#uicontrol checkbox inside(default=%s)
+#uicontrol bool inside checkbox(default=%s)
 void main() {
   bool nonzero = toNormalized(getDataValue()) > 0.0;
   if (nonzero == inside) {
@@ -49,11 +47,7 @@ void main() {
 HEATMAP = """#uicontrol invlerp value
 void main() {
   float v = value();
-  if (v <= 0.0) {
-    emitTransparent();
-  } else {
-    emitRGBA(vec4(colormapJet(v), 1.0));
-  }
+  emitRGBA(vec4(colormapJet(v), clamp(v * 10.0, 0.0, 1.0)));
 }
 """
 
