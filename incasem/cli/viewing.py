@@ -34,7 +34,7 @@ def view(program: str, arguments: Sequence[str]) -> None:
     )  # fmt: skip
     add(
         "-g", "--graphs", action="append", nargs="+", metavar="TABLE",
-        help="tables of points in that container; nm; z, y, x",
+        help="tables of points in that container; z, y, x in nm",
     )  # fmt: skip
     add(
         "-s", "--shaders", action="append", nargs="+", choices=_SHADERS, metavar="SHADER",
@@ -48,7 +48,7 @@ def view(program: str, arguments: Sequence[str]) -> None:
         type=int,
         default=[],
         metavar="ID",
-        help="labels to select, with their surfaces",
+        help="labels selected, with their surfaces (default: none)",
     )
     _add_serving(parser)
     options = parser.parse_args(list(arguments))
@@ -80,7 +80,7 @@ def view_rois(program: str, arguments: Sequence[str]) -> None:
     add = parser.add_argument
     add(
         "-d", "--dataset_config", nargs="+", type=path_argument, required=True, metavar="FILE",
-        help="data configurations, JSON",
+        help="JSON data configurations",
     )  # fmt: skip
     add(
         "-p", "--data_prefix", type=path_argument, default=Path("~/incasem/data"), metavar="FOLDER",
@@ -115,7 +115,7 @@ def compare_predictions(program: str, arguments: Sequence[str]) -> None:
     add = parser.add_argument
     add("--input_file", type=_container, required=True, metavar="FILE", help="container of the raw data")
     add("--raw_dataset", required=True, metavar="DATASET", help="raw data in it")
-    add("--labels_datasets", nargs="*", default=[], metavar="DATASET", help="labels in it")
+    add("--labels_datasets", nargs="*", default=[], metavar="DATASET", help="labels in it (default: none)")
     add(
         "--predictions_file", type=_container, metavar="FILE",
         help="container of the predictions (default: the input file)",
@@ -169,7 +169,11 @@ def _container(text: str) -> str:
 def _add_serving(parser: Parser) -> None:
     add = parser.add_argument
     add("-n", "--no-browser", action="store_true", help="only print the address, open no browser")
-    add("--serve", action="store_true", help="for a browser elsewhere: print how to reach it, until Ctrl-C")
+    add(
+        "--serve",
+        action="store_true",
+        help="for a browser elsewhere: say how to reach it, go on until interrupted",
+    )
     add("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1, 0 for any free one")
 
 

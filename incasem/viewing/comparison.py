@@ -59,9 +59,10 @@ class Comparison:
             lists = lists * len(series)
         if lists and len(lists) != len(series):
             raise ConfigError(
-                explain("--iterations", f"given {len(lists)} times", f"once, or {len(series)} times as the series",
-                        "Correct it")
-            )  # fmt: skip
+                explain(
+                    "--iterations", f"given {len(lists)} times", f"once, or {len(series)} times", "Correct it"
+                )
+            )
         if lists:
             return [
                 [self._dataset(name, f"iteration_{i:06d}") for i in numbers]

@@ -3,7 +3,7 @@
 ```
 volumes/raw            an array, or a group: all arrays below it
 /volumes/raw           the same
-volumes/raw            with s0, s1, … in it: one array at several resolutions
+volumes/raw            with s0, s1, … in it (OME-NGFF: 0, 1, …): one array at several resolutions
 volumes/raw[10:20]     part of it; indices count elements of the array, as in Python
 prob_maps[1]           of an array with channels, one of them
 ```
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 from incasem.errors import ConfigError, explain
 from incasem.volumes import list_datasets, open_volume, split_path
+from incasem.volumes.ngff_groups import group_multiscales
 
 Selection = tuple[int | slice, ...]
 
 _NAME = re.compile(r"(?P<name>[^\[\]]*)(?:\[(?P<indices>[^\[\]]*)\])?")
 _INDEX = re.compile(r"\s*(?:(?P<one>-?\d+)|(?P<start>-?\d+)?\s*:\s*(?P<stop>-?\d+)?)\s*")
-_LEVEL = re.compile(r"(?:(?P<group>.*)/)?s(?P<level>\d+)")
+_LEVEL = re.compile(r"(?:(?P<group>.*)/)?(?P<letter>s?)(?P<level>\d+)")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def find_datasets(file: str, word: str = "") -> list[Dataset]:
     _, inside = split_path(file)
     pyramids: dict[str, list[str]] = {}
     for below in found:
-        group = _pyramid_of(below, found)
+        group = _pyramid_of(below, found, path)
         pyramids.setdefault(below if group is None else group, []).append(below)
     return [
         Dataset(
@@ -82,13 +83,23 @@ def _joined(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _pyramid_of(below: str, found: list[str]) -> str | None:
-    """Return the group that holds ``below`` as one of its levels s0, s1, …, else None."""
+def _pyramid_of(below: str, found: list[str], path: str) -> str | None:
+    """Return the group that holds ``below`` as one of its levels, else None.
+
+    The levels are s0, s1, …, or 0, 1, … where the group says (`multiscales`) that these are levels.
+    """
     matched = _LEVEL.fullmatch(below)
     if matched is None:
         return None
     group = matched["group"] or ""
-    return group if f"{group}/s0".lstrip("/") in found else None
+    finest = f"{matched['letter']}0"
+    if _joined(group, finest) not in found:
+        return None
+    if matched["letter"]:
+        return group
+    stated = group_multiscales(os.path.join(path, group))
+    listed = [d.get("path") for image in stated or [] for d in image.get("datasets", [])]
+    return group if finest in listed else None
 
 
 def _level_of(path: str) -> int:

@@ -51,7 +51,7 @@ def point_layer(file: str, name: str) -> Any:
     if places.size > _MOST * places.shape[-1]:
         raise DataError(
             explain(
-                f"number of points in {os.path.join(file, name)}", places.size // places.shape[-1], f"at most {_MOST}",
+                f"number of points in {name}", places.size // places.shape[-1], f"at most {_MOST}",
                 "Show fewer.",
             )
         )  # fmt: skip

@@ -26,7 +26,9 @@ class Chromium:
             [
                 PROGRAM, "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--no-first-run",
                 "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist",
-                "--remote-debugging-address=127.0.0.1", "--remote-debugging-port=0", f"--window-size={self.size[0]},{self.size[1]}", f"--user-data-dir={self.profile}", "about:blank",
+                "--remote-debugging-address=127.0.0.1", "--remote-debugging-port=0",
+                f"--window-size={self.size[0]},{self.size[1]}",
+                f"--user-data-dir={self.profile}", "about:blank",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
