@@ -1,9 +1,8 @@
 """What a browser shows, pixel by pixel: places, colours, levels, surfaces.
 
-The pictures of whole windows stay in pytest's temporary folder, or in the folder that INCASEM_SCREENSHOTS names.
+The pictures of whole windows stay in pytest's temporary folder, or where INCASEM_SCREENSHOTS says.
 """
 
-import contextlib
 import functools
 import http.server
 import io
@@ -17,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-neuroglancer = pytest.importorskip("neuroglancer")
+pytest.importorskip("neuroglancer")
 
+import neuroglancer
 from PIL import Image
 
 from incasem.geometry import Roi
@@ -72,23 +72,33 @@ def canvas(viewer):
     return np.asarray(picture).astype(int)
 
 
-@contextlib.contextmanager
-def opened(chromium, scene, *, position=AT, zoom=ZOOM, **state):
-    """A viewer of one panel of SIZE × SIZE pixels, the middle of which is the corner of a voxel in y and x."""
-    with served(scene) as viewer:
-        with viewer.config_state.txn() as config:
-            config.show_ui_controls = False
-            config.show_panel_borders = False
-            config.viewer_size = [SIZE, SIZE]
-        with viewer.txn() as changed:
-            changed.position = position
-            changed.cross_section_scale = 1 / zoom
-            changed.show_axis_lines = False
-            changed.show_scale_bar = False
-            for name, value in state.items():
-                setattr(changed, name, value)
+@pytest.fixture(scope="module")
+def viewer(chromium, cell):
+    """One page for all tests, which change what it shows: starting the client takes longer than drawing."""
+    with served(Scene(layers_of(cell, "volumes/raw"))) as viewer:
         chromium.open(viewer.get_viewer_url())
         yield viewer
+
+
+def draw(viewer, scene, *, position=AT, zoom=ZOOM, layers=None, **state):
+    """What a scene looks like in one panel of SIZE × SIZE pixels, with the position in the middle."""
+    with viewer.config_state.txn() as config:
+        config.show_ui_controls = False
+        config.show_panel_borders = False
+        config.viewer_size = [SIZE, SIZE]
+    new = scene.state()
+    new.position = position
+    new.cross_section_scale = 1 / zoom
+    new.show_axis_lines = False
+    new.show_scale_bar = False
+    for name, value in state.items():
+        setattr(new, name, value)
+    if layers is not None:
+        new.layers.clear()
+        for name, layer in layers.items():
+            new.layers[name] = layer
+    viewer.set_state(new)
+    return canvas(viewer)
 
 
 def window(array_YX, corner, zoom=ZOOM, at=AT[1:]):
@@ -107,10 +117,9 @@ def raw_window(phantom):
     return window(phantom.raw_ZYX[AT[0] - OFFSET[0]], OFFSET[1:])
 
 
-def test_each_voxel_of_the_raw_data_is_where_it_belongs(chromium, cell, phantom):
+def test_each_voxel_of_the_raw_data_is_where_it_belongs(viewer, cell, phantom):
     scene = Scene(layers_of(cell, "volumes/raw"), layout="xy")
-    with opened(chromium, scene, position=[AT[0] + 0.5, AT[1], AT[2]]) as viewer:
-        seen = canvas(viewer)
+    seen = draw(viewer, scene, position=[AT[0] + 0.5, AT[1], AT[2]])
     wanted = raw_window(phantom)
     inside = ~np.isnan(wanted)
     assert inside.mean() > 0.9
@@ -118,20 +127,18 @@ def test_each_voxel_of_the_raw_data_is_where_it_belongs(chromium, cell, phantom)
     assert (seen[~inside] == int("1a", 16)).all()
 
 
-def test_the_other_planes_show_the_axes_that_they_are_called_after(chromium, cell, phantom):
+def test_the_other_planes_show_the_axes_that_they_are_called_after(viewer, cell, phantom):
     scene = Scene(layers_of(cell, "volumes/raw"), layout="xz")
-    with opened(chromium, scene, position=[AT[0], AT[1] + 0.5, AT[2]]) as viewer:
-        seen = canvas(viewer)
+    seen = draw(viewer, scene, position=[AT[0], AT[1] + 0.5, AT[2]])
     wanted = window(phantom.raw_ZYX[:, AT[1] - OFFSET[1]], (OFFSET[0], OFFSET[2]), at=(AT[0], AT[2]))
     inside = ~np.isnan(wanted)
     assert (seen[inside] == wanted[inside][:, None]).all()
 
 
-def test_labels_and_a_prediction_of_a_part_lie_over_the_raw_data(chromium, cell, phantom):
+def test_labels_and_a_prediction_of_a_part_lie_over_the_raw_data(viewer, cell, phantom):
     segmentation = f"{PREDICTIONS}/predict_0001/segmentation"
     scene = Scene(layers_of(cell, "volumes/raw", segmentation), layout="xy")
-    with opened(chromium, scene, position=[AT[0] + 0.5, AT[1], AT[2]]) as viewer:
-        seen = canvas(viewer)
+    seen = draw(viewer, scene, position=[AT[0] + 0.5, AT[1], AT[2]])
     (layer,) = [layer for layer in scene.layers if layer.name == segmentation]
     volume = layer.pyramid.levels[0].volume
     label = window(
@@ -149,11 +156,10 @@ def test_labels_and_a_prediction_of_a_part_lie_over_the_raw_data(chromium, cell,
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_probabilities_of_both_types_are_as_opaque_as_they_are_high(chromium, cell, phantom, number):
+def test_probabilities_of_both_types_are_as_opaque_as_they_are_high(viewer, cell, phantom, number):
     name = f"{PREDICTIONS}/predict_000{number}/prob_maps/class_1"
     scene = Scene(layers_of(cell, "volumes/raw", name), layout="xy")
-    with opened(chromium, scene, position=[AT[0] + 0.5, AT[1], AT[2]]) as viewer:
-        seen = canvas(viewer)
+    seen = draw(viewer, scene, position=[AT[0] + 0.5, AT[1], AT[2]])
     volume = scene.layers[1].pyramid.levels[0].volume
     stored = volume.read_voxels(volume.roi_voxels)[AT[0] - OFFSET[0] - PREDICTED[0].start]
     corner = [o + s.start for o, s in zip(OFFSET[1:], PREDICTED[1:], strict=True)]
@@ -166,10 +172,9 @@ def test_probabilities_of_both_types_are_as_opaque_as_they_are_high(chromium, ce
     assert np.abs(seen - wanted)[inside].max() <= 2
 
 
-def test_a_mask_paints_what_is_left_out(chromium, cell, phantom):
+def test_a_mask_paints_what_is_left_out(viewer, cell, phantom):
     scene = Scene(layers_of(cell, "volumes/raw", "volumes/metric_masks/mito"), layout="xy")
-    with opened(chromium, scene, position=[AT[0] + 0.5, AT[1], AT[2]]) as viewer:
-        seen = canvas(viewer)
+    seen = draw(viewer, scene, position=[AT[0] + 0.5, AT[1], AT[2]])
     volume = scene.layers[1].pyramid.levels[0].volume
     zone = window(volume.read_voxels(volume.roi_voxels)[AT[0] - OFFSET[0]], OFFSET[1:]) == 0
     raw = raw_window(phantom)
@@ -178,24 +183,22 @@ def test_a_mask_paints_what_is_left_out(chromium, cell, phantom):
     assert (seen[zone][:, 0] > seen[zone][:, 2] + 20).all(), "yellow"
 
 
-def test_the_level_that_fits_the_zoom_is_shown(chromium, tmp_path):
+def test_the_level_that_fits_the_zoom_is_shown(viewer, tmp_path):
     for level, value in enumerate((50, 100, 200)):
-        shape = [256 >> level] * 3
-        write(
-            tmp_path / f"a.zarr/raw/s{level}", np.full(shape, value, np.uint8), (0, 0, 0), (5 << level,) * 3
-        )
+        shape = [32 >> level, 512 >> level, 512 >> level]
+        data = np.full(shape, value, np.uint8)
+        write(tmp_path / f"a.zarr/raw/s{level}", data, (0, 0, 0), (5 << level,) * 3)
     scene = Scene(layers_of(str(tmp_path / "a.zarr"), "raw"), layout="xy")
     for pixels, value in ((4, 50), (0.5, 100), (0.25, 200)):
-        with opened(chromium, scene, position=[128.5, 128, 128], zoom=pixels) as viewer:
-            seen = canvas(viewer)
+        seen = draw(viewer, scene, position=[16.5, 256, 256], zoom=pixels)
         middle = SIZE // 2
         assert seen[middle, middle].tolist() == [value] * 3
         edge = np.flatnonzero(seen[middle, :, 0] == value)
-        width = min(SIZE, 256 * pixels)
+        width = min(SIZE, 512 * pixels)
         assert abs(len(edge) - width) <= 1
 
 
-def test_terabytes_are_on_the_screen_at_once(chromium, tmp_path, voxels_read):  # noqa: F811
+def test_terabytes_are_on_the_screen_at_once(viewer, tmp_path, voxels_read):  # noqa: F811
     from incasem.volumes import create_volume
 
     volume = create_volume(
@@ -208,25 +211,21 @@ def test_terabytes_are_on_the_screen_at_once(chromium, tmp_path, voxels_read):  
     corner = (10_000 // 128 * 128,) * 3
     volume.write_voxels(Roi(corner, (128,) * 3), np.full((128,) * 3, 200, np.uint8))
     began = time.monotonic()
-    with served(Scene(layers_of(str(tmp_path / "huge.zarr"), "raw"))) as viewer:
-        chromium.open(viewer.get_viewer_url())
-        seen = canvas(viewer)
+    viewer.set_state(Scene(layers_of(str(tmp_path / "huge.zarr"), "raw")).state())
+    seen = canvas(viewer)
     assert (seen == 200).all(axis=2).sum() > 10_000
     assert time.monotonic() - began < READY_S / 2
     assert sum(voxels_read) < 1e9, "of 8e12"
 
 
-def test_the_surface_of_a_selected_label_is_where_the_label_is(chromium, tmp_path):
+def test_the_surface_of_a_selected_label_is_where_the_label_is(viewer, tmp_path):
     labels = np.zeros((64, 64, 64), np.uint32)
     labels[20:30, 30:50, 10:50] = 3
     write(tmp_path / "a.zarr/labels", labels, OFFSET)
     scene = Scene(layers_of(str(tmp_path / "a.zarr"), "labels", selected=(3,)))
     layout = neuroglancer.DataPanelLayout(type="3d", orthographic_projection=True)
     middle = [o + c for o, c in zip(OFFSET, (25, 40, 30), strict=True)]
-    with opened(
-        chromium, scene, position=middle, layout=layout, show_slices=False, projection_scale=128
-    ) as viewer:
-        seen = canvas(viewer)
+    seen = draw(viewer, scene, position=middle, layout=layout, show_slices=False, projection_scale=128)
     rows, columns = np.nonzero(seen.max(axis=2) > 40)
     assert abs((rows.min() + rows.max()) / 2 - SIZE / 2) <= 3
     assert abs((columns.min() + columns.max()) / 2 - SIZE / 2) <= 3
@@ -243,7 +242,7 @@ class _Files(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_our_ome_ngff_opens_over_http_half_a_voxel_from_our_corner(chromium, tmp_path, phantom, zarr_format):
+def test_our_ome_ngff_opens_over_http_half_a_voxel_from_our_corner(viewer, tmp_path, phantom, zarr_format):
     """NGFF states centres, so a viewer of NGFF has the same voxel half a voxel towards the origin."""
     write(tmp_path / "cell.zarr/raw", phantom.raw_ZYX, OFFSET, zarr_format=zarr_format)
     server = http.server.ThreadingHTTPServer(
@@ -252,14 +251,11 @@ def test_our_ome_ngff_opens_over_http_half_a_voxel_from_our_corner(chromium, tmp
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         scene = Scene(layers_of(str(tmp_path / "cell.zarr"), "raw"), layout="xy")
-        with opened(chromium, scene, position=[AT[0], AT[1] - 0.5, AT[2] - 0.5]) as viewer:
-            with viewer.txn() as state:
-                state.layers.clear()
-                state.layers["ngff"] = neuroglancer.ImageLayer(
-                    source=f"zarr://http://127.0.0.1:{server.server_port}/cell.zarr/",
-                    shader=shaders.GREY, shader_controls={"contrast": {"range": [0, 255]}}, opacity=1,
-                )  # fmt: skip
-            seen = canvas(viewer)
+        ngff = neuroglancer.ImageLayer(
+            source=f"zarr://http://127.0.0.1:{server.server_port}/cell.zarr/",
+            shader=shaders.GREY, shader_controls={"contrast": {"range": [0, 255]}}, opacity=1,
+        )  # fmt: skip
+        seen = draw(viewer, scene, position=[AT[0], AT[1] - 0.5, AT[2] - 0.5], layers={"ngff": ngff})
     finally:
         server.shutdown()
         server.server_close()
@@ -268,7 +264,7 @@ def test_our_ome_ngff_opens_over_http_half_a_voxel_from_our_corner(chromium, tmp
     assert (seen[inside] == wanted[inside][:, None]).all()
 
 
-def test_windows_to_look_at(chromium, pictures, cell, tmp_path):
+def test_windows_to_look_at(chromium, viewer, pictures, cell, tmp_path):
     """The whole window of each command; someone looks at these."""
     config = {
         name: {
@@ -279,24 +275,25 @@ def test_windows_to_look_at(chromium, pictures, cell, tmp_path):
     }  # fmt: skip
     (tmp_path / "rois.json").write_text(json.dumps(config))
     everything = layers_of(
-        cell, "volumes/raw", "volumes/labels/mito", "volumes/metric_masks", f"{PREDICTIONS}/predict_0001/prob_maps",
-        selected=(1, 2, 3),
+        cell, "volumes/raw", "volumes/labels/mito", "volumes/metric_masks",
+        f"{PREDICTIONS}/predict_0001/prob_maps", selected=(1, 2, 3),
     )  # fmt: skip
     comparison = Comparison(cell, "volumes/raw", ["volumes/labels/mito"], cell)
+    in_a_row = [f"train_0001/predict_000{n}" for n in (1, 2)]
     scenes = {
         "view": Scene(everything, focus_nm=everything[0].roi_nm),
         "view_rois": roi_scene(load_rois([tmp_path / "rois.json"], Path(cell).parent), 10),
         "compare_predictions": comparison_scene(replace(comparison, series=["train_0001/predict_0003"])),
-        "compare_in_a_row": comparison_scene(
-            replace(comparison, series=[f"train_0001/predict_000{n}" for n in (1, 2)])
-        ),
+        "compare_in_a_row": comparison_scene(replace(comparison, series=in_a_row)),
     }
+    with viewer.config_state.txn() as config:
+        config.show_ui_controls = config.show_panel_borders = True
+        config.viewer_size = None
     for name, scene in scenes.items():
-        with served(scene) as viewer:
-            chromium.open(viewer.get_viewer_url())
-            canvas(viewer)
-            time.sleep(0.5)
-            picture = chromium.screenshot()
+        viewer.set_state(scene.state())
+        canvas(viewer)
+        time.sleep(1)
+        picture = chromium.screenshot()
         (pictures / f"{name}.png").write_bytes(picture)
         seen = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
         assert seen.shape[:2] == (1000, 1600)
