@@ -17,7 +17,7 @@ from incasem.viewing.kinds import Kind, classes_in, grey_range, kind_of
 from incasem.viewing.pyramid import Pyramid
 from incasem.viewing.served import ServedVolume
 
-_EXCLUDED = "#ffb000"
+_EXCLUDED = "#ff3030"
 _WORDS: dict[Kind, str] = {
     "image": "image",
     "rgb": "colour image",

@@ -180,7 +180,7 @@ def test_a_mask_paints_what_is_left_out(viewer, cell, phantom):
     raw = raw_window(phantom)
     bare = ~zone & ~np.isnan(raw)
     assert (seen[bare] == raw[bare][:, None]).all()
-    assert (seen[zone][:, 0] > seen[zone][:, 2] + 20).all(), "yellow"
+    assert (seen[zone][:, 0] > seen[zone][:, 2] + 20).all(), "red"
 
 
 def test_the_level_that_fits_the_zoom_is_shown(viewer, tmp_path):
