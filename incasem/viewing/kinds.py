@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.viewing.pyramid import Pyramid
+from incasem.volumes import split_path
 
 Kind = Literal["image", "rgb", "channels", "segmentation", "mask", "probability", "heatmap"]
 SHADERS = ("default", "rgb", "mask", "heatmap", "probmap")
@@ -37,7 +38,7 @@ def kind_of(path: str, dtype: np.dtype[Any], num_channels: int | None, shader: s
     """Return how an array is shown.
 
     Args:
-        path: whose last names are looked at, the last one first.
+        path: whose last names inside the container are looked at, the last one first.
         dtype: of the array.
         num_channels: size of its channel axis, or None.
         shader: one of `SHADERS`; ``default`` and None decide by the rest.
@@ -48,7 +49,8 @@ def kind_of(path: str, dtype: np.dtype[Any], num_channels: int | None, shader: s
         return "rgb" if num_channels <= 3 else "channels"
     if np.issubdtype(dtype, np.bool_):
         return "mask"
-    names = [name.lower() for name in re.split(r"[/\\]", path) if name][::-1]
+    container, dataset = split_path(path)
+    names = [name.lower() for name in (dataset or container.stem).split("/")][::-1]
     if np.issubdtype(dtype, np.floating):
         return "probability" if any(_PROBABILITIES.fullmatch(name) for name in names[:3]) else "image"
     if dtype.itemsize >= 4:
@@ -73,6 +75,19 @@ def grey_range(pyramid: Pyramid) -> tuple[float, float]:
         return _whole_range(pyramid.dtype)
     low, high = np.percentile(finite, (0.5, 99.5))
     return (float(low), float(high)) if high > low else (float(finite.min()), float(finite.max()))
+
+
+def probability_range(pyramid: Pyramid) -> tuple[float, float]:
+    """Return the values that stand for 0 and 1.
+
+    Small integers use their whole range; of large ones, which are classes rather than probabilities, the
+    largest in a sample stands for 1.
+    """
+    if np.issubdtype(pyramid.dtype, np.integer) and pyramid.dtype.itemsize >= 4:
+        return 0.0, float(max(1, pyramid.sample(SAMPLE).max()))
+    if np.issubdtype(pyramid.dtype, np.integer):
+        return 0.0, float(np.iinfo(pyramid.dtype).max)
+    return 0.0, 1.0
 
 
 def _whole_range(dtype: np.dtype[Any]) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from neuroglancer.viewer_state import Layer as ShownLayer
 from incasem.geometry import Roi, to_world
 from incasem.viewing import shaders
 from incasem.viewing.datasets import Dataset
-from incasem.viewing.kinds import Kind, classes_in, grey_range, kind_of
+from incasem.viewing.kinds import Kind, classes_in, grey_range, kind_of, probability_range
 from incasem.viewing.pyramid import Pyramid
 from incasem.viewing.served import ServedVolume
 
@@ -143,7 +143,7 @@ def _program(layer: Layer) -> tuple[str, dict[str, Any], float]:
         return shaders.mask(_EXCLUDED if excluded else "#000000", inside=False), {}, 0.35 if excluded else 0.6
     if layer.kind in ("probability", "heatmap"):
         heat = layer.kind == "heatmap"
-        low_high = {"range": list(shaders.probability_range(pyramid.dtype))}
+        low_high = {"range": list(probability_range(pyramid))}
         program = shaders.HEATMAP if heat else shaders.probability(color)
         return program, {"value" if heat else "probability": low_high}, 0.6
     contrast = {"contrast": {"range": list(grey_range(pyramid))}}

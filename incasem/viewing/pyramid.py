@@ -7,8 +7,9 @@ averaged (grey values) or sampled (labels). Nothing is read before it is asked f
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,30 @@ class Level:
 
     volume: Volume
     factor: Factor
+
+    def read(self, roi_voxels: Roi) -> NDArray[Any]:
+        """Return the voxels of a ROI on the level's absolute grid; shape (c,) z, y, x.
+
+        Of image stacks, whole sections are decoded and kept: a piece takes a little of many of them.
+        """
+        if self.volume.chunk_shape[-3:] != (1, *self.volume.shape[-2:]):
+            return self.volume.read_voxels(roi_voxels)
+        begin, end = roi_voxels.begin, roi_voxels.end
+        corner = self.volume.roi_voxels.begin
+        rows, columns = (slice(int(begin[a] - corner[a]), int(end[a] - corner[a])) for a in (1, 2))
+        sections = [self._section(z)[..., rows, columns] for z in range(int(begin[0]), int(end[0]))]
+        return np.concatenate(sections, axis=-3)
+
+    @cached_property
+    def _section(self) -> Callable[[int], NDArray[Any]]:
+        whole = self.volume.roi_voxels
+        voxels = math.prod(self.volume.shape) // self.volume.shape[-3]
+
+        def read(z: int) -> NDArray[Any]:
+            begin = Coordinate((z, *whole.begin[1:]))
+            return self.volume.read_voxels(Roi(begin, (1, *whole.shape[1:])))
+
+        return lru_cache(max(1, CACHE_BYTES // (voxels * self.volume.dtype.itemsize)))(read)
 
 
 @dataclass(frozen=True)
@@ -115,7 +140,7 @@ class Pyramid:
             return np.zeros([*self._channel_shape(), *wanted], self.dtype)
         origin = level.volume.roi_voxels.begin
         roi = Roi(origin + Coordinate(low), [s - b for b, s in zip(low, stop, strict=True)])
-        piece = self._of_channels(level.volume.read_voxels(roi))
+        piece = self._of_channels(level.read(roi))
         reduced = _averaged(piece, rest) if average else _sampled(piece, rest)
         return _padded(reduced, wanted)
 
@@ -228,7 +253,9 @@ def open_pyramid(dataset: Dataset, voxel_size: Sequence[float] | None = None) ->
         else:
             levels.append(Level(volume, factor))
     levels.sort(key=lambda level: math.prod(level.factor))
-    channels = slice(None) if finest.axes[0] == "c" else None
+    channels: slice | int | None = None
+    if finest.axes[0] == "c":
+        channels = 0 if finest.shape[0] == 1 else slice(None)
     pyramid = Pyramid(dataset.path, tuple(levels), finest.roi_voxels, channels)
     return select(pyramid, dataset.selection)
 

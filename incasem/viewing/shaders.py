@@ -1,9 +1,5 @@
 """How values become colours: programs in GLSL, with controls that neuroglancer shows beside the layer."""
 
-from typing import Any
-
-import numpy as np
-
 PALETTE = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2")
 """Colours that colour-blind people tell apart (Okabe and Ito)."""
 
@@ -66,10 +62,3 @@ def mask(color: str, *, inside: bool) -> str:
 def probability(color: str) -> str:
     """Return the program that paints one colour, the more opaque the more probable."""
     return PROBABILITY % color
-
-
-def probability_range(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return the values that stand for the probabilities 0 and 1: integers use their whole range."""
-    if np.issubdtype(dtype, np.integer):
-        return 0.0, float(np.iinfo(dtype).max)
-    return 0.0, 1.0

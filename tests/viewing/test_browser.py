@@ -183,6 +183,24 @@ def test_a_mask_paints_what_is_left_out(viewer, cell, phantom):
     assert (seen[zone][:, 0] > seen[zone][:, 2] + 20).all(), "red"
 
 
+def test_channels_are_colours(viewer, tmp_path):
+    values = np.array([200, 100, 50], np.uint8)
+    three = np.broadcast_to(values[:, None, None, None], (3, 64, 64, 64))
+    write(tmp_path / "a.zarr/colours", three, (0, 0, 0))
+    write(tmp_path / "a.zarr/grey", three[0], (0, 0, 0))
+    write(tmp_path / "a.zarr/many", np.repeat(three, 2, axis=0)[::-1], (0, 0, 0))
+    for name, word, wanted in (
+        ("colours", None, [200, 100, 50]),
+        ("colours[1:]", None, [100, 50, 0]),
+        ("colours[2]", None, [50, 50, 50]),
+        ("grey", "rgb", [200, 0, 0]),
+        ("many", None, [50, 50, 50]),
+    ):
+        layers = layers_of(str(tmp_path / "a.zarr"), name, shader_words=[word])
+        seen = draw(viewer, Scene(layers, layout="xy"), position=[32.5, 32, 32])
+        assert seen[SIZE // 2, SIZE // 2].tolist() == wanted, name
+
+
 def test_the_level_that_fits_the_zoom_is_shown(viewer, tmp_path):
     for level, value in enumerate((50, 100, 200)):
         shape = [32 >> level, 512 >> level, 512 >> level]

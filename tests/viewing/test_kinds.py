@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from incasem.viewing import find_datasets, open_pyramid
-from incasem.viewing.kinds import classes_in, grey_range, kind_of
+from incasem.viewing.kinds import classes_in, grey_range, kind_of, probability_range
 from tests.viewing.conftest import write
 
 
@@ -39,7 +39,8 @@ from tests.viewing.conftest import write
         ("a.zarr/predictions", "uint8", 12, "channels"),
         ("a.zarr/raw", "uint8", 1, "image"),
         # A folder of the user's is not part of the layout.
-        ("labels/me/data/cell.zarr/volumes/raw", "uint8", None, "image"),
+        ("labels/cell.zarr/raw", "uint8", None, "image"),
+        ("somewhere/mask.zarr", "uint8", None, "mask"),
     ],
 )
 def test_kinds(path, dtype, channels, kind):
@@ -94,3 +95,9 @@ def test_classes_are_few_and_small(tmp_path):
 def test_instances_are_many_or_large(tmp_path, low, high):
     labels = np.arange(512, dtype=np.uint64).reshape(8, 8, 8) % (high - low) + low
     assert classes_in(opened(tmp_path, labels)).ids == ()
+
+
+def test_classes_shown_as_a_heat_map(tmp_path):
+    labels = np.zeros((8, 8, 8), np.uint32)
+    labels[4:] = 2
+    assert probability_range(opened(tmp_path, labels)) == (0, 2)

@@ -107,6 +107,13 @@ def test_channels_come_last(tmp_path):
     )
 
 
+def test_a_single_channel_is_no_channel(tmp_path, phantom):
+    write(tmp_path / "a.zarr/labels", phantom.labels["mito"][None])
+    (layer,) = layers_of(str(tmp_path / "a.zarr"), "labels")
+    assert layer.kind == "segmentation"
+    assert source_of(layer).rank == 3
+
+
 @pytest.mark.parametrize(
     ("stored", "sent"), [("bool", "uint8"), ("int64", "uint64"), ("float64", "float32"), ("uint16", "uint16")]
 )

@@ -151,3 +151,16 @@ def test_opening_reads_nothing_and_a_piece_no_more_than_it(terabytes, voxels_rea
     assert terabytes.read((1, 1, 1), (9000, 9000, 9000), (9064, 9064, 9064), average=True).shape == (64,) * 3
     assert terabytes.sample(96).shape == (96, 96, 96)
     assert voxels_read == [64**3, 96**3]
+
+
+def test_sections_of_an_image_stack_are_decoded_once(tmp_path, voxels_read):
+    tifffile = pytest.importorskip("tifffile")
+    data = np.random.default_rng(1).integers(0, 255, (6, 40, 50), dtype=np.uint8)
+    for z, section in enumerate(data):
+        tifffile.imwrite(tmp_path / f"section_{z}.tif", section)
+    (dataset,) = find_datasets(str(tmp_path))
+    pyramid = open_pyramid(dataset)
+    for y in range(0, 40, 10):
+        piece = pyramid.read((1, 1, 1), (1, y, 7), (5, y + 10, 30), average=True)
+        np.testing.assert_array_equal(piece, data[1:5, y : y + 10, 7:30])
+    assert voxels_read == [40 * 50] * 4
