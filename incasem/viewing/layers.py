@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-from neuroglancer import ImageLayer, SegmentationLayer
+from neuroglancer import CoordinateSpace, ImageLayer, SegmentationLayer
 from neuroglancer.viewer_state import Layer as ShownLayer
 
 from incasem.geometry import Roi, to_world
@@ -129,10 +129,11 @@ def shown(layer: Layer) -> ShownLayer:
         channel_name="c'" if layer.kind == "channels" else "c^",
     )
     program, controls, opacity = _program(layer)
-    return cast(
-        ShownLayer,
-        ImageLayer(source=source, shader=program, shader_controls=controls, opacity=opacity),
-    )
+    made = ImageLayer(source=source, shader=program, shader_controls=controls, opacity=opacity)
+    if layer.kind == "channels":  # the first one to begin with, rather than the one in the middle
+        made.local_dimensions = CoordinateSpace(names=["c'"], units="", scales=[1])
+        made.local_position = [0]
+    return cast(ShownLayer, made)
 
 
 def _program(layer: Layer) -> tuple[str, dict[str, Any], float]:

@@ -49,7 +49,9 @@ void main() {
 
 
 def rgb(num_channels: int) -> str:
-    """Return the program that shows up to three channels as red, green and blue."""
+    """Return the program that shows two or three channels as red, green and blue, one as grey."""
+    if num_channels == 1:
+        return GREY
     parts = [f"contrast(getDataValue({c}))" if c < num_channels else "0.0" for c in range(3)]
     return RGB % ", ".join(parts)
 

@@ -193,7 +193,7 @@ def test_channels_are_colours(viewer, tmp_path):
         ("colours", None, [200, 100, 50]),
         ("colours[1:]", None, [100, 50, 0]),
         ("colours[2]", None, [50, 50, 50]),
-        ("grey", "rgb", [200, 0, 0]),
+        ("grey", "rgb", [200, 200, 200]),
         ("many", None, [50, 50, 50]),
     ):
         layers = layers_of(str(tmp_path / "a.zarr"), name, shader_words=[word])
