@@ -5,7 +5,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
 from urllib.parse import urlsplit
 
@@ -66,7 +66,7 @@ def show(
     Raises:
         ConfigError: the port is taken.
     """
-    with served(scene, port) as viewer:
+    with served(scene, port) as viewer, suppress(KeyboardInterrupt):
         url = viewer.get_viewer_url()
         for line in (*(layer.describe() for layer in scene.layers), *scene.annotations):
             tell(f"  {line}")
@@ -79,10 +79,7 @@ def show(
             webbrowser.open_new_tab(url)
         interactive = not keep_serving and sys.stdin is not None and sys.stdin.isatty()
         tell("Press Enter to end." if interactive else "Ctrl-C ends it.")
-        try:
-            _wait(interactive)
-        except KeyboardInterrupt:
-            tell("")
+        _wait(interactive)
     tell("closed")
 
 
