@@ -69,7 +69,8 @@ def test_scripts_hold_no_logic(script):
 
 def test_every_direct_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["test"] + extras["viewers"]
     names = {_name(line) for line in wanted}
     pinned = {
         _name(line) for line in (ROOT / "constraints.txt").read_text().splitlines()

@@ -1,5 +1,5 @@
 """The command line: `incasem VERB …`, and the published scripts, which are the same verbs."""
 
-from incasem.cli.verbs import main, run_script
+from incasem.cli.verbs import main, neuroglancer, run_script
 
-__all__ = ["main", "run_script"]
+__all__ = ["main", "neuroglancer", "run_script"]

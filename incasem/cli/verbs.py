@@ -51,6 +51,14 @@ VERBS = {
         Verb("threshold", "incasem.cli.postprocessing", "make a segmentation of probabilities", "threshold"),
         Verb("evaluate", "incasem.cli.postprocessing", "score a prediction against labels", "evaluate"),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
+        Verb("view", "incasem.cli.viewing", "open volumes in neuroglancer", "view"),
+        Verb("view-rois", "incasem.cli.viewing", "show the regions of data configurations", "view_rois"),
+        Verb(
+            "compare-predictions",
+            "incasem.cli.viewing",
+            "show predictions side by side",
+            "compare_predictions",
+        ),
         Verb("phantom", "incasem.cli.formatting", "generate a cell to try things on", "phantom"),
         Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),
     )
@@ -76,6 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_script(verb: str) -> None:
     """Run ``verb`` with the arguments of this process, as a published script does, and exit."""
     sys.exit(run_verb(verb, sys.argv[1:], program=sys.argv[0].rsplit("/", 1)[-1]))
+
+
+def neuroglancer() -> None:
+    """Run ``incasem view`` under the user guide's name for it: ``neuroglancer -f FILE -d DATASET …``."""
+    run_script("view")
 
 
 def run_verb(name: str, arguments: Sequence[str], program: str) -> int:

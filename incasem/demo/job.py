@@ -218,6 +218,9 @@ def _tell_end(tell: Tell, places: Places, found: Found, seconds: float) -> None:
         ("checkpoints", places.runs / "models"),
     ):
         tell(f"  {what:<14} {where}")
+    shown = [demo.RAW, demo.LABELS, found.segmentation]
+    tell("To look at it in neuroglancer:")
+    tell(f"  {shlex.join(map(str, ['incasem', 'view', '-f', places.cell, '-d', *shown]))}")
     tell("Next, with your own images:")
     tell(
         "  incasem convert -i MY_IMAGES -f MY_CELL.zarr      (and on as above; README.md has the whole walk)"
