@@ -10,7 +10,7 @@ from incasem.geometry import Coordinate, Roi
 from incasem.networks import Unet
 from incasem.prediction import AlignedTiling, Device, Planner, PublishedTiling
 from incasem.prediction.cost import NetworkCost
-from incasem.prediction.plan import BlockBuffers, total_memory, largest_tile
+from incasem.prediction.plan import BlockBuffers, largest_tile, total_memory
 
 PUBLISHED = Unet()
 SMALL = Unet(num_fmaps=2, downsample_factors=((2, 2, 2),))

@@ -352,6 +352,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(project):
 def test_check_commit(project, monkeypatch):
     run(project, "training.iterations=0")
     run(project, "training.iterations=0", repeat_run=1, check_commit=True)
-    monkeypatch.setattr("incasem.training.run.git_state", lambda: {"commit": "0123abc"})
+    monkeypatch.setattr("incasem.training.preparation.git_state", lambda: {"commit": "0123abc"})
     with pytest.raises(ConfigError, match=r"0123abc.*--check_commit"):
         run(project, "training.iterations=0", repeat_run=1, check_commit=True)
