@@ -9,6 +9,7 @@ from incasem.evaluation.report_pictures import (
     OVERLAY_LEGEND,
     Colour,
     Curve,
+    Diagram,
     SlicePanel,
     curve_png,
     encode_png,
@@ -65,13 +66,19 @@ def render_html(
     title: str, summary: str, slices: Sequence[SlicePanel], curves: Sequence[Curve],
     scores: Mapping[str, Mapping[str, float]], class_names: Sequence[str],
     facts: Mapping[str, Mapping[str, object]], commands: Sequence[tuple[str, str]],
+    diagrams: Sequence[Diagram] = (),
 ) -> str:  # fmt: skip
     """Return the page as text; all strings escaped, all pictures inside, nothing loaded from elsewhere."""
     parts = [f"<h1>{escape(title)}</h1>"]
     if summary:
         parts.append(f"<p>{escape(summary)}</p>")
     parts += (
-        _scores(scores) + _slices(slices, class_names) + _curves(curves) + _commands(commands) + _facts(facts)
+        _scores(scores)
+        + _slices(slices, class_names)
+        + _curves(curves)
+        + _diagrams(diagrams)
+        + _commands(commands)
+        + _facts(facts)
     )
     body = "\n".join(parts)
     return (
@@ -155,6 +162,16 @@ def _curves(curves: Sequence[Curve]) -> list[str]:
             alt = f"{curve.title}: {', '.join(curve.lines)} over {curve.x_label}"
             figures.append(f"<figure>{_image(curve_png(curve), alt)}</figure>")
     return ["<h2>Curves</h2>", f'<div class="curves">{"".join(figures)}</div>']
+
+
+def _diagrams(diagrams: Sequence[Diagram]) -> list[str]:
+    if not diagrams:
+        return []
+    figures = [
+        f"<figure>{_image(one.png, one.title)}<figcaption>{escape(one.caption)}</figcaption></figure>"
+        for one in diagrams
+    ]
+    return ["<h2>Blocks</h2>", f'<div class="curves">{"".join(figures)}</div>']
 
 
 def _commands(commands: Sequence[tuple[str, str]]) -> list[str]:

@@ -14,7 +14,7 @@ from incasem.preflight.machine import gigabytes
 from incasem.preflight.regions import check_chunks
 from incasem.preflight.sampling import choose_sample
 from incasem.tasks.semantic import full_scale
-from incasem.volumes import Volume, exists, list_datasets, open_volume
+from incasem.volumes import Volume, exists, list_datasets, open_volume, split_path
 
 Kind = Literal["auto", "raw", "labels", "mask"]
 
@@ -88,7 +88,7 @@ def _check_volume(findings: Findings, volume: Volume, kind: Kind) -> None:
 
 
 def _kind_of(volume: Volume) -> Kind:
-    name = volume.path.lower()
+    name = str(split_path(volume.path)[1]).lower()
     if "mask" in name:
         return "mask"
     if any(word in name for word in ("label", "segmentation")) or volume.dtype.itemsize > 2:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from incasem.cli import main
 from incasem.preflight.train import check_training
@@ -73,7 +74,6 @@ def test_all_errors_are_found_at_once(project):
     [
         (["training.iteration=5"], "settings", ["training.iterations"]),
         (["training.data=gone.json"], "paths", ["gone.json"]),
-        (["torch.device=cuda:7"], "device", ["torch.device", "cuda:7"]),
         (["training.swa_start=9"], "classes-and-voxels", ["training.swa_start"]),
         (["training.start_from=[1,'/nowhere/x']"], "checkpoint", ["/nowhere/x"]),
         (["data.downsample_factor=2"], "classes-and-voxels", ["data.downsample_factor"]),
@@ -81,6 +81,11 @@ def test_all_errors_are_found_at_once(project):
 )
 def test_a_bad_setting_gives_its_message(project, settings, check, parts):
     the(check_training(request(project, *settings)), "error", check, *parts)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(project):
+    the(check_training(request(project, "torch.device=0")), "warning", "device", "no GPU is available")
 
 
 @pytest.mark.parametrize(
