@@ -27,8 +27,8 @@ def block_map(record: BlockRecord, caption: str = "") -> Diagram:
     known = record.totals[np.isfinite(record.totals)]
     highest = float(known.max()) if known.size else 1.0
     picture = None
-    for cell, axis, labels in zip(layout, (0, 1), (("y", "x"), ("z", "x")), strict=True):
-        axes = made.add_subplot(cell)
+    for axis, labels in enumerate((("y", "x"), ("z", "x"))):
+        axes = made.add_subplot(layout[0, axis])
         picture = _draw(axes, record, axis, highest) or picture
         axes.set_title(f"seen along {'zy'[axis]}", fontsize=10, loc="left")
         axes.set_ylabel(f"{labels[0]} (blocks)")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from incasem.blockwise import Grid, Job, JobReport, count_of, run_stage
 from incasem.config import DataEntry, PredictionConfig
+from incasem.errors import FailedBlocksError
 from incasem.geometry import Roi
 from incasem.prediction.entries import OpenedEntry
 from incasem.prediction.outputs import SEGMENTATION, OutputSet, output_folders
@@ -79,6 +80,7 @@ def predict_prepared(
     output_group: str,
     progress: bool = True,
     tell: Callable[[str], None] = logger.info,
+    ended: Callable[[EntryPrediction], None] | None = None,
 ) -> list[EntryPrediction]:
     """Predict the region of every entry, block by block, and store classes and probabilities.
 
@@ -90,6 +92,7 @@ def predict_prepared(
         output_group: folder inside each container, see `outputs.output_group`.
         progress: whether to show a progress line on standard error.
         tell: gets the plan of each entry, a line, before its first block.
+        ended: gets each entry when its blocks have ended; that of failed blocks too, before the error.
 
     Raises:
         DataError: an output exists with another shape or other settings; nothing is written then.
@@ -103,10 +106,17 @@ def predict_prepared(
     ]
     for output in outputs:
         output.check()
-    return [
-        _predict(prepared, opened, output, plan, progress, tell)
-        for opened, output, plan in zip(prepared.entries, outputs, prepared.plans, strict=True)
-    ]
+    predictions = []
+    for opened, output, plan in zip(prepared.entries, outputs, prepared.plans, strict=True):
+        try:
+            predictions.append(_predict(prepared, opened, output, plan, progress, tell))
+        except FailedBlocksError as error:
+            if ended is not None and error.report is not None:
+                ended(_ended(opened, output, plan, error.report))
+            raise
+        if ended is not None:
+            ended(predictions[-1])
+    return predictions
 
 
 def _predict(
@@ -147,6 +157,12 @@ def _predict(
         block_timeout_s=_BLOCK_TIMEOUT_S,
     )
     report = run_stage(job, volumes[SEGMENTATION], num_workers=prepared.num_workers, progress=progress)
+    return _ended(opened, outputs, plan, report)
+
+
+def _ended(
+    opened: OpenedEntry, outputs: OutputSet, plan: PredictionPlan, report: JobReport
+) -> EntryPrediction:
     return EntryPrediction(
         entry=opened.entry,
         roi_voxels=opened.roi,

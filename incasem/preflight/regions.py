@@ -59,30 +59,28 @@ def _check_context(
     there = whole.intersect(raw.roi_voxels)
     shell = whole.size - roi.size
     outside = (whole.size - there.size) / shell if shell else 0.0
-    figures = {"context_voxels": list(context), "share_reflected": outside}
+    untouched = roi.intersect(grow(raw.roi_voxels, [-c for c in context]))
+    touched = 1 - (0 if untouched.empty else untouched.size / roi.size)
+    figures = {"context_voxels": list(context), "share_reflected": outside, "share_touched": touched}
     reach = "×".join(str(c) for c in context)
+    if outside == 0:
+        findings.ok("context", entry.nickname, f"all of the {reach} voxels around are there", **figures)
+        return
+    text = (
+        f"{100 * outside:.2g} % of the context of {reach} voxels lie outside the volume and are reflected; "
+        f"{100 * touched:.2g} % of the region's voxels are near enough to see it"
+    )
     if any(c >= s for c, s in zip(context, raw.roi_voxels.shape, strict=True)):
         findings.warning(
             "context", entry.nickname,
-            f"the volume {raw.path} is smaller along an axis than the context of {reach} voxels, which is "
-            "filled by reflecting the volume several times",
+            f"{text}; along an axis the volume is smaller than the context and is reflected several times",
             "Results there are poor; use a larger volume if there is one.", **figures,
         )  # fmt: skip
-    elif outside > _MOSTLY:
-        findings.warning(
-            "context", entry.nickname,
-            f"{100 * outside:.0f} % of the context of {reach} voxels around the region lie outside the "
-            "volume and are reflected",
-            "If there is more raw data around the region, convert it too.", **figures,
-        )  # fmt: skip
-    elif outside > 0:
-        findings.ok(
-            "context", entry.nickname,
-            f"{100 * outside:.2g} % of the context of {reach} voxels lie outside the volume and are "
-            "reflected", **figures,
-        )  # fmt: skip
+    elif touched > _MOSTLY:
+        todo = "If there is more raw data around the region, convert it too."
+        findings.warning("context", entry.nickname, text, todo, **figures)
     else:
-        findings.ok("context", entry.nickname, f"all of the {reach} voxels around are there", **figures)
+        findings.ok("context", entry.nickname, text, **figures)
 
 
 def check_chunks(findings: Findings, about: str, volume: Volume, roi: Roi) -> None:

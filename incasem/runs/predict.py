@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from incasem.config import (
     load_data_config,
     load_prediction_config,
 )
-from incasem.errors import CheckpointError, ConfigError, explain
+from incasem.errors import CheckpointError, ConfigError, FailedBlocksError, IncasemError, explain
 from incasem.networks import best_checkpoint
-from incasem.prediction import output_group, predict_prepared, prepare_prediction
+from incasem.prediction import EntryPrediction, output_group, predict_prepared, prepare_prediction
 from incasem.runs.interrupted import at_work, interrupted_run
+from incasem.runs.prediction_report import write_prediction_report
 from incasem.runs.scores import as_record, score_predictions
+from incasem.tasks.semantic import RegionScores
 from incasem.tracking import (
     MODEL_CARDS,
     PREDICTIONS,
@@ -150,11 +152,24 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
         number = run.run_id if interrupted is None else interrupted
         _tell_start(tell, request, config, checkpoint, number, interrupted is not None)
         group = output_group(request.run_id, number)
-        with at_work(asked.store, run.run_id):
-            predictions = predict_prepared(prepared, output_group=group, tell=tell)
+        report = _Report(
+            config,
+            f"{request.name}: prediction {number} with training run {request.run_id}",
+            config.directories.runs / "reports" / f"predict_{number:04d}",
+            run,
+            tell,
+        )
+        try:
+            with at_work(asked.store, run.run_id):
+                predictions = predict_prepared(prepared, output_group=group, tell=tell, ended=report.add)
+        except FailedBlocksError as error:
+            report.write(failure=str(error).splitlines()[0])
+            raise
         for prediction in predictions:
             tell(prediction.summary())
-        return as_record(predictions, score_predictions(config, predictions, run, tell))
+        scores = score_predictions(config, predictions, run, tell)
+        report.write(scores)
+        return as_record(predictions, scores)
 
     outcome = run_experiment(
         name=request.name,
@@ -165,6 +180,38 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
         artifacts=[asked.data],
     )
     return outcome.run_id
+
+
+@dataclass
+class _Report:
+    """The page of a prediction, from what has ended so far."""
+
+    config: PredictionConfig
+    title: str
+    directory: Path
+    run: Run
+    tell: Callable[[str], None]
+    predictions: list[EntryPrediction] = field(default_factory=list)
+
+    def add(self, prediction: EntryPrediction) -> None:
+        """Take the result of an entry."""
+        self.predictions.append(prediction)
+
+    def write(self, scores: Mapping[str, RegionScores] | None = None, failure: str = "") -> None:
+        """Write the page, record it with the run, and tell where it is.
+
+        A page that cannot be written takes nothing from the result, and hides no error.
+        """
+        try:
+            page = write_prediction_report(
+                self.directory, title=self.title, config=self.config, predictions=self.predictions,
+                scores=scores, failure=failure,
+            )  # fmt: skip
+        except (IncasemError, OSError) as error:
+            logger.warning("the report could not be written: %s", error)
+            return
+        self.run.add_artifact(page)
+        self.tell(f"  report: {page}")
 
 
 def checkpoint_of(config: PredictionConfig, models: Path) -> Path:

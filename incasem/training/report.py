@@ -9,6 +9,7 @@ import numpy as np
 from incasem.config import TrainingConfig
 from incasem.evaluation.diagrams import HEADINGS, precision_recall_diagram, score_over_iterations
 from incasem.evaluation.report import Curve, SlicePanel, write_report
+from incasem.evaluation.report_text import flat_settings
 from incasem.networks import ScoredCheckpoint
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def write_training_report(
             for validation in validations
             for class_id, scores in enumerate(validation.scores[1:], start=1)
         },
-        facts={"Settings": _flat(config.to_dict())},
+        facts={"Settings": flat_settings(config.to_dict())},
     )
 
 
@@ -124,14 +125,3 @@ def _summary(history: "History", best: ScoredCheckpoint | None) -> str:
     if best is None:
         return text
     return f"{text} The best checkpoint is {best.path.name}, validated F1 {best.f1:.4f}: {best.path}"
-
-
-def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested settings as ``a.b.c`` → value."""
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
