@@ -43,11 +43,15 @@ def slowest_blocks(record: BlockRecord) -> dict[str, str]:
     """Return the slowest blocks for a table: place → work and its stages."""
     rows = {}
     for block, stages in record.slowest(_SLOWEST):
-        reading, computing, writing = (format_seconds(float(s)) for s in stages)
+        reading, computing, writing = (_seconds(float(s)) for s in stages)
         rows[f"block {block.index}, {format_roi(block.write_roi)} voxels"] = (
-            f"{format_seconds(float(stages.sum()))}: read {reading}, compute {computing}, write {writing}"
+            f"{_seconds(float(stages.sum()))}: read {reading}, compute {computing}, write {writing}"
         )
     return rows
+
+
+def _seconds(seconds: float) -> str:
+    return format_seconds(seconds) if seconds >= 10 else f"{seconds:.2f} s"
 
 
 def failed_blocks(record: BlockRecord, most: int = 20) -> dict[str, str]:

@@ -145,10 +145,10 @@ def views(panel: SlicePanel) -> dict[str, RGB]:
         out["labels"] = paint_classes(raw, panel.labels_YX)
     if panel.prediction_YX is not None:
         out["prediction"] = paint_classes(raw, panel.prediction_YX)
-    if panel.labels_YX is not None and panel.prediction_YX is not None:
-        out["overlay"] = paint_overlay(raw, panel.labels_YX, panel.prediction_YX, panel.excluded_YX)
     if panel.probability_YX is not None:
         out["probability"] = paint_probability(panel.probability_YX)
+    if panel.labels_YX is not None and panel.prediction_YX is not None:
+        out["overlay"] = paint_overlay(raw, panel.labels_YX, panel.prediction_YX, panel.excluded_YX)
     return out
 
 

@@ -154,7 +154,7 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
         group = output_group(request.run_id, number)
         report = _Report(
             config,
-            f"{request.name}: prediction {number} with training run {request.run_id}",
+            f"Prediction {number} ({request.name}) with training run {request.run_id}",
             config.directories.runs / "reports" / f"predict_{number:04d}",
             run,
             tell,
