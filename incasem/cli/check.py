@@ -50,7 +50,7 @@ def _overview(program: str) -> Parser:
 
 
 def _add_json(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON, for other programs")
 
 
 def _check_training(program: str, arguments: Sequence[str]) -> int:

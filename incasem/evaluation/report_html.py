@@ -40,7 +40,8 @@ figcaption { color: var(--quiet); font-size: .9rem; }
 .bar { position: absolute; left: 3%; bottom: 3%; border-bottom: 4px solid #fff; color: #fff;
   font-size: .75rem; line-height: 1.4; text-shadow: 0 0 3px #000, 0 0 3px #000;
   filter: drop-shadow(0 0 1px #000); white-space: nowrap; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 36rem)); gap: 1rem; }
+.curves { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 36rem)); }
 .curves img { width: 100%; background: #fff; border: 1px solid var(--line); border-radius: 4px; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; margin: .6rem 0; list-style: none;
   font-size: .9rem; }
@@ -57,7 +58,8 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 4px
   margin: .2rem 0 .8rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; }
   :root { --ink: #000; --quiet: #444; --paper: #fff; --card: #fff; --line: #bbb; }
-  .views { grid-template-columns: repeat(auto-fit, minmax(3rem, 1fr)); } .curves { grid-template-columns: 1fr 1fr; }
+  .views { grid-template-columns: repeat(auto-fit, minmax(3rem, 1fr)); }
+  .curves { grid-template-columns: 1fr 1fr; }
   figure, tr, pre, .slice { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 

@@ -45,7 +45,7 @@ def check_grey_values(findings: Findings, about: str, volume: Volume, roi_voxels
 
 def looked_at(share: float) -> str:
     """Return how much was looked at, where it was not everything."""
-    return "" if share >= 1 else f"; looked at {100 * share:.2g} % of the voxels"
+    return "" if share >= 1 else f"; looked at {100 * share:.3g} % of the voxels"
 
 
 def _figures(seen: GreyValues) -> dict[str, object]:

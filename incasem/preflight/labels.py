@@ -107,14 +107,14 @@ def _check_balance(findings: Findings, entry: DataEntry, counts: _Counts) -> Non
     if counts.claimed_twice:
         findings.warning(
             "labels", entry.nickname,
-            f"{100 * counts.claimed_twice / counts.voxels:.2g} % of the voxels belong to two classes and "
+            f"{100 * counts.claimed_twice / counts.voxels:.3g} % of the voxels belong to two classes and "
             f"become background{seen}",
             "Decide which class they belong to.", claimed_twice=counts.claimed_twice,
         )  # fmt: skip
     scarce = {name: share for name, share in shares.items() if share < _SCARCE}
     full = {name: share for name, share in shares.items() if share > _ABUNDANT}
     for name, share in scarce.items():
-        empty = "is empty" if share == 0 else f"covers {100 * share:.2g} % of the voxels"
+        empty = "is empty" if share == 0 else f"covers {100 * share:.3g} % of the voxels"
         findings.warning(
             "labels", entry.nickname, f"{name} {empty} in the region{seen}",
             "Check dataset and region; where objects are that rare, training.sampling.foreground draws more "

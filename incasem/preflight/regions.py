@@ -67,8 +67,8 @@ def _check_context(
         findings.ok("context", entry.nickname, f"all of the {reach} voxels around are there", **figures)
         return
     text = (
-        f"{100 * outside:.2g} % of the context of {reach} voxels lie outside the volume and are reflected; "
-        f"{100 * touched:.2g} % of the region's voxels are near enough to see it"
+        f"{100 * outside:.3g} % of the context of {reach} voxels lie outside the volume and are reflected; "
+        f"{100 * touched:.3g} % of the region's voxels are near enough to see it"
     )
     if any(c >= s for c, s in zip(context, raw.roi_voxels.shape, strict=True)):
         findings.warning(

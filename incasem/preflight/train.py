@@ -35,7 +35,8 @@ from incasem.training.state import initial_state
 
 _COUNTED_VOXELS = 2**28
 """Labels of a training that are counted here as the training does; a few seconds."""
-_MEMORY_FACTOR = 1.2
+_MEMORY_FACTOR = 1.7
+"""Measured peak over the sum of living tensors: 0.49 GB of 0.28 GB (fp32, CPU, 132³, 8 feature maps)."""
 _SNAPSHOT_BYTES = 12
 Section = Literal["training", "validation"]
 
