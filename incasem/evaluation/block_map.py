@@ -24,12 +24,12 @@ def block_map(record: BlockRecord, caption: str = "") -> Diagram:
     """
     made = figure(5.6, 3.3)
     layout = made.add_gridspec(1, 2, width_ratios=[1, 1])
-    known = record.totals[np.isfinite(record.totals)]
-    highest = float(known.max()) if known.size else 1.0
+    means = [_mean_seconds(record, axis) for axis in range(2)]
+    highest = max((float(m[np.isfinite(m)].max()) for m in means if np.isfinite(m).any()), default=1.0)
     picture = None
     for axis, labels in enumerate((("y", "x"), ("z", "x"))):
         axes = made.add_subplot(layout[0, axis])
-        picture = _draw(axes, record, axis, highest) or picture
+        picture = _draw(axes, record, axis, means[axis], highest) or picture
         axes.set_title(f"seen along {'zy'[axis]}", fontsize=10, loc="left")
         axes.set_ylabel(f"{labels[0]} (blocks)")
         axes.set_xlabel(f"{labels[1]} (blocks)")
@@ -63,27 +63,32 @@ def failed_blocks(record: BlockRecord, most: int = 20) -> dict[str, str]:
     return rows
 
 
-def _draw(axes: Any, record: BlockRecord, axis: int, highest: float) -> Any:
+def _mean_seconds(record: BlockRecord, axis: int) -> NDArray[np.float64]:
+    """Return the mean work of the blocks behind one another along ``axis``; NaN where none is known."""
+    totals = record.totals
+    counts = np.isfinite(totals).sum(axis=axis)
+    return np.where(counts > 0, np.nansum(totals, axis=axis) / np.maximum(counts, 1), np.nan)
+
+
+def _draw(axes: Any, record: BlockRecord, axis: int, mean: NDArray[np.float64], highest: float) -> Any:
     """Draw one projection; return its picture if any time is known."""
     from matplotlib.colors import ListedColormap
     from matplotlib.ticker import MaxNLocator
 
-    totals = record.totals
-    counts = np.isfinite(totals).sum(axis=axis)
-    mean = np.where(counts > 0, np.nansum(totals, axis=axis) / np.maximum(counts, 1), np.nan)
     skipped = (record.state == SKIPPED).all(axis=axis)
     failed = (record.state == FAILED).any(axis=axis)
     axes.set_facecolor(_UNKNOWN_COLOUR)
     picture = None
-    if counts.any():
+    if np.isfinite(mean).any():
         picture = axes.imshow(mean, cmap="viridis", vmin=0, vmax=highest, interpolation="nearest")
     for which, colour in ((skipped, _SKIPPED_COLOUR), (failed, _FAILED_COLOUR)):
         _cover(axes, which, ListedColormap([colour]))
     axes.set_xlim(-0.5, mean.shape[1] - 0.5)
     axes.set_ylim(mean.shape[0] - 0.5, -0.5)
     axes.set_aspect("equal" if 0.2 < mean.shape[0] / mean.shape[1] < 5 else "auto")
-    for side in (axes.xaxis, axes.yaxis):
-        side.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    flat = mean.shape[0] < 0.5 * mean.shape[1]
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=2 if flat else 5, integer=True))
     return picture
 
 

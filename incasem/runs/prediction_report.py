@@ -21,11 +21,13 @@ from incasem.tasks.ground_truth import GroundTruth
 from incasem.tasks.semantic import RegionScores
 from incasem.volumes import Volume, open_volume
 
-__all__ = ["middle_window", "write_prediction_report"]
+__all__ = ["decoded_voxels", "middle_window", "write_prediction_report"]
 
 _WINDOW = 512
 """Most voxels along a side of a shown section, around the region's middle: a terabyte is read as quickly as a
 box."""
+_MOST_DECODED = 2**28
+"""Voxels of raw data, for one section."""
 _MOST_REGIONS = 4
 
 
@@ -139,8 +141,8 @@ def _panels(prediction: EntryPrediction, num_classes: int) -> Iterable[SlicePane
     maps = [_open(path, entry) for path in prediction.prob_maps]
     truth = GroundTruth(entry, roi) if entry.labels else None
     for axis in range(3):
-        window = middle_window(roi, axis)
-        if min(size for i, size in enumerate(window.shape) if i != axis) < 2:
+        window = _affordable_window(raw, roi, axis)
+        if window is None or min(size for i, size in enumerate(window.shape) if i != axis) < 2:
             continue
         y, x = (a for a in range(3) if a != axis)
         scored = None if truth is None else ~truth.metric_mask(window)
@@ -160,6 +162,26 @@ def middle_window(roi: Roi, axis: int, largest: int = _WINDOW) -> Roi:
     shape = [1 if a == axis else min(size, largest) for a, size in enumerate(roi.shape)]
     begin = [b + (s - n) // 2 for b, s, n in zip(roi.begin, roi.shape, shape, strict=True)]
     return Roi(Coordinate(begin), Coordinate(shape))
+
+
+def _affordable_window(raw: Volume, roi: Roi, axis: int) -> Roi | None:
+    """Return the window of a section, smaller where the chunks are large; None where even that is too much.
+
+    A section across a stack of images touches as many images as it is high, and each is decoded whole.
+    """
+    for largest in (_WINDOW, _WINDOW // 2, _WINDOW // 4):
+        window = middle_window(roi, axis, largest)
+        if decoded_voxels(raw, window) <= _MOST_DECODED:
+            return window
+    return middle_window(roi, axis, _WINDOW // 4) if axis == 0 else None
+
+
+def decoded_voxels(volume: Volume, roi: Roi) -> int:
+    """Return the voxels of all chunks of ``volume`` that a region (absolute voxels) touches."""
+    local = roi - volume.roi_voxels.begin
+    chunks = volume.chunk_shape[-3:]
+    counts = [-(-e // c) - b // c for b, e, c in zip(local.begin, local.end, chunks, strict=True)]
+    return int(math.prod(counts) * math.prod(chunks))
 
 
 def _open(path: Path, entry: DataEntry) -> Volume:

@@ -7,7 +7,7 @@ import pytest
 
 from incasem.errors import FailedBlocksError
 from incasem.geometry import Roi
-from incasem.runs.prediction_report import middle_window
+from incasem.runs.prediction_report import _affordable_window, decoded_voxels, middle_window
 from incasem.volumes import create_volume
 from tests.evaluation.test_report import Page
 from tests.runs.test_predict import SHAPE, home, start, write_data
@@ -57,6 +57,20 @@ def test_failed_blocks_are_shown(home, monkeypatch):
     assert "[0:40, 0:40, 0:40] voxels" in text
     assert "1 failed" in text
     assert "probability" not in text.split("Settings")[0].replace("probabilities", ""), "nothing to look at"
+
+
+def test_a_stack_of_large_images_is_not_read_for_a_section_across_it(tmp_path):
+    stack = create_volume(
+        tmp_path / "a.zarr/raw", shape=(3000, 20_000, 20_000), dtype=np.uint8, voxel_size=(5, 5, 5),
+        chunk_shape=(1, 20_000, 20_000),
+    )  # fmt: skip
+    assert decoded_voxels(stack, Roi((7, 5, 5), (3, 10, 10))) == 3 * 20_000**2
+    assert _affordable_window(stack, stack.roi_voxels, 1) is None
+    cubes = create_volume(
+        tmp_path / "a.zarr/cubes", shape=(3000, 20_000, 20_000), dtype=np.uint8, voxel_size=(5, 5, 5),
+        chunk_shape=(128, 128, 128),
+    )  # fmt: skip
+    assert _affordable_window(cubes, cubes.roi_voxels, 1).shape == (512, 1, 512)
 
 
 def test_sections_of_a_terabyte_are_windows():
