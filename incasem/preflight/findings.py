@@ -3,7 +3,7 @@
 import json
 import logging
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeVar
@@ -146,23 +146,28 @@ class Findings:
 
     def as_text(self, width: int = 100) -> str:
         """Return all findings for a terminal of ``width`` columns."""
-        lines = [self.subject, ""]
-        for finding in self.found:
-            head = f"{finding.level:<8} {finding.check}, {finding.about}: "
-            for paragraph in [*(head + finding.message).splitlines(), *finding.todo.splitlines()]:
-                lines += _wrapped(paragraph, width, first=paragraph.startswith(head))
+        lines = [self.subject]
+        column = max((len(finding.check) for finding in self.found), default=0)
+        for about in dict.fromkeys(finding.about for finding in self.found):
+            lines += ["", about]
+            for finding in self.found:
+                if finding.about == about:
+                    lines += _listed(finding, column, width)
         counts = [(self.count("error"), "error"), (self.count("warning"), "warning")]
         bad = ", ".join(f"{n} {name}{'s' if n != 1 else ''}" for n, name in counts if n)
         lines += ["", f"{bad or 'nothing to mend'}; {self.count('ok')} ok"]
         return "\n".join(lines)
 
 
-def _wrapped(text: str, width: int, *, first: bool) -> Sequence[str]:
-    indent = " " * 9
-    return textwrap.wrap(
-        text, width, initial_indent="" if first else indent, subsequent_indent=indent,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+def _listed(finding: Finding, column: int, width: int) -> Iterator[str]:
+    """Yield a finding as lines: level, name in a column, what was found, and below it what to do."""
+    head = f"  {finding.level:<8} {finding.check:<{column}}  "
+    for text in [*finding.message.splitlines(), *finding.todo.splitlines()]:
+        yield from textwrap.wrap(
+            text, width, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
+        head = " " * len(head)
 
 
 class _Collector(logging.Handler):

@@ -48,14 +48,14 @@ def check_prediction(request: PredictionRequest) -> Findings:
         request: what the command line would ask of a prediction.
     """
     findings = Findings("predict", f"prediction with training run {request.run_id}")
-    found = findings.attempt("settings", "with …", lambda: look_up_settings(request))
+    found = findings.attempt("settings", "settings", lambda: look_up_settings(request))
     if found is None:
-        store = findings.attempt("settings", "with …", lambda: predictions_store(request))
+        store = findings.attempt("settings", "settings", lambda: predictions_store(request))
         if store is not None:
             store.close()
         return findings.without_repeats()
     config, models = found
-    findings.ok("settings", "with …", f"those of training run {request.run_id}")
+    findings.ok("settings", "settings", f"those of training run {request.run_id}")
     entries = _entries(findings, config)
     checkpoint = findings.attempt(
         "checkpoint", "prediction.checkpoint", lambda: checkpoint_of(config, models)

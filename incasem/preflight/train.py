@@ -48,12 +48,12 @@ def check_training(request: TrainingRequest) -> Findings:
         request: what the command line would ask of a training.
     """
     findings = Findings("train", f"training {request.name!r}")
-    looked_up = findings.attempt("settings", "with …", lambda: store_and_base(request))
+    looked_up = findings.attempt("settings", "settings", lambda: store_and_base(request))
     store, base = looked_up if looked_up is not None else (None, None)
-    config = findings.attempt("settings", "with …", lambda: training_settings(request, base))
+    config = findings.attempt("settings", "settings", lambda: training_settings(request, base))
     if config is None:
         return findings.without_repeats()
-    findings.ok("settings", "with …", f"{config.training.iterations} iterations, seed {config.seed}")
+    findings.ok("settings", "settings", f"{config.training.iterations} iterations, seed {config.seed}")
     _check_store(findings, request, config, store)
     training = _entries(findings, config, "training")
     validation = _entries(findings, config, "validation") if config.validation.data is not None else []

@@ -157,11 +157,10 @@ def _check_integers(findings: Findings, volume: Volume, kind: Kind) -> None:
 
 
 def _check_agreement(findings: Findings, volumes: Sequence[Volume]) -> None:
-    """Add datasets that were named together but do not lie at one place."""
-    if len(volumes) < 2:
-        return
-    first = volumes[0]
-    for volume in volumes[1:]:
+    """Add datasets of one container that do not lie at one place."""
+    firsts: dict[Path, Volume] = {}
+    for volume in volumes:
+        first = firsts.setdefault(split_path(volume.path)[0], volume)
         if volume.voxel_size != first.voxel_size:
             findings.warning(
                 "voxel-size", volume.path,

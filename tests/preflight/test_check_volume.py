@@ -90,7 +90,7 @@ def test_what_is_not_there(tmp_path, capsys):
     assert main(["check", "volume", f"{path}s", path]) == 1
     text = capsys.readouterr().out
     assert "volumes/raws" in text
-    assert "ok       grey-values" in text, "the other one is checked all the same"
+    assert "grey-values  uint8" in text, "the other one is checked all the same"
     assert main(["check", "volume", "--json", path]) == 0
     assert json.loads(capsys.readouterr().out)["what"] == "volume"
 
@@ -128,6 +128,8 @@ def test_sections_of_a_stack_are_compared_with_their_neighbours(tmp_path):
 def test_levels_in_the_text(tmp_path):
     findings = check_volumes([write(tmp_path / "a.zarr/volumes/raw", np.full(SHAPE, 7, np.uint8))])
     lines = findings.as_text(80).splitlines()
-    assert max(map(len, lines)) <= 80 + len(str(tmp_path)) + 40
+    assert lines[2] == str(tmp_path / "a.zarr/volumes/raw"), "what a group of findings is about"
+    assert max(len(line) for line in lines[3:]) <= 80
+    assert sum(line.startswith("  error    grey-values  all voxels") for line in lines) == 1
     assert lines[-1].startswith("1 error; ")
     assert len(found(findings, "error")) == 1
