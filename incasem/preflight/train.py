@@ -53,7 +53,7 @@ def check_training(request: TrainingRequest) -> Findings:
     config = findings.attempt("settings", "settings", lambda: training_settings(request, base))
     if config is None:
         return findings.without_repeats()
-    findings.ok("settings", "settings", f"{config.training.iterations} iterations, seed {config.seed}")
+    findings.ok("settings", "settings", _in_words(config))
     _check_store(findings, request, config, store)
     training = _entries(findings, config, "training")
     validation = _entries(findings, config, "validation") if config.validation.data is not None else []
@@ -83,9 +83,13 @@ def check_training(request: TrainingRequest) -> Findings:
     check_overlaps(findings, placed["training"], placed["validation"], context)
     if training and len(sources) == len(training):
         _check_learnable(findings, config, sources)
-    if network is not None:
-        _check_run(findings, request, config, network)
+    _check_run(findings, request, config, network)
     return findings.without_repeats()
+
+
+def _in_words(config: TrainingConfig) -> str:
+    seed = "a seed of its own" if config.seed is None else f"seed {config.seed}"
+    return f"{config.training.iterations} iterations, {seed}"
 
 
 def _check_store(
@@ -154,12 +158,12 @@ def _check_learnable(findings: Findings, config: TrainingConfig, sources: list[E
 
 
 def _check_run(
-    findings: Findings, request: TrainingRequest, config: TrainingConfig, network: ValidNetwork
+    findings: Findings, request: TrainingRequest, config: TrainingConfig, network: ValidNetwork | None
 ) -> None:
-    """Add device, checkpoint, memory, disk and duration."""
+    """Add device, checkpoint, memory, disk and duration; without a network what can be said without it."""
     device = findings.attempt("device", "torch.device", lambda: choose_device(config.torch.device))
     found = findings.attempt("checkpoint", "model", lambda: checkpoint_to_start_from(request, config))
-    if device is None:
+    if device is None or network is None:
         return
     precision = findings.attempt(
         "device", "training.precision", lambda: choose_precision(config.training.precision, device)

@@ -59,14 +59,21 @@ def test_all_errors_are_found_at_once(project):
     change(project, "train", raw="volumes/rav", voxel_size=[4, 4, 4])
     change(project, "validate", offset=[0, 0, 60])
     findings = check_training(
-        request(project, "data.num_classes=3", "training.input_size_voxels=[30,28,28]", "torch.device=9")
+        request(
+            project,
+            "data.num_classes=3",
+            "training.input_size_voxels=[30,28,28]",
+            "training.start_from=[1,'/nowhere/x']",
+        )
     )
     the(findings, "error", "data", "volumes/rav", "volumes/raw")
     the(findings, "error", "classes-and-voxels", "voxel_size", "[4, 4, 4]")
     the(findings, "error", "classes-and-voxels", "numbers of classes disagree")
     the(findings, "error", "data", "region of 'validate'", "60:84")
     the(findings, "error", "network", "training.input_size_voxels")
-    assert len(found(findings, "error")) >= 5
+    the(findings, "error", "checkpoint", "/nowhere/x")
+    the(findings, "ok", "run-store", "the next is 1")
+    assert len(found(findings, "error")) >= 6
 
 
 @pytest.mark.parametrize(
