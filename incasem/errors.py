@@ -6,6 +6,7 @@ a traceback and exit with a non-zero code; anything outside this tree is a defec
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class IncasemError(Exception):
@@ -33,9 +34,14 @@ class CheckpointError(IncasemError):
 
 
 class FailedBlocksError(IncasemError):
-    """A block-wise job ended with blocks that could not be done."""
+    """A block-wise job ended with blocks that could not be done.
+
+    Attributes:
+        report: the job's `JobReport` of what was done all the same, if there is one.
+    """
 
     exit_code = 5
+    report: Any = None
 
 
 class TrackingError(IncasemError):

@@ -13,7 +13,7 @@ FLOORS = {
     "blockwise": 2, "tasks": 2,
     "prediction": 3, "formatting": 3, "segmentation": 3, "evaluation": 3, "viewing": 3,
     "training": 4, "runs": 4,
-    "demo": 5,
+    "demo": 5, "preflight": 5,
     "cli": 6,
     "__main__": 7,
 }  # fmt: skip

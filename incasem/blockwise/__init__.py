@@ -25,10 +25,17 @@ from incasem.blockwise.job import (
 from incasem.blockwise.slots import worker_slot
 from incasem.blockwise.stage import Output, is_finished, run_stage
 from incasem.blockwise.state import finish
+from incasem.blockwise.timing import DONE, FAILED, RESUMED, SKIPPED, STAGES, BlockRecord
 
 __all__ = [
+    "DONE",
+    "FAILED",
+    "RESUMED",
+    "SKIPPED",
+    "STAGES",
     "Block",
     "BlockFunction",
+    "BlockRecord",
     "ComponentTable",
     "Grid",
     "Job",

@@ -19,6 +19,7 @@ class Order:
     skip: np.ndarray | None
     marks: Path
     logs: Path
+    times: Path
     block_timeout_s: float
     num_workers: int
     num_blocks: int  # neither skipped nor done

@@ -66,7 +66,7 @@ def run(order: Order, stream: IO[str]) -> None:
         total_roi=grid.total_roi,
         read_roi=block,
         write_roi=block,
-        process_function=make_worker(order.payload, grid, order.logs, order.num_workers, order.num_blocks),
+        process_function=make_worker(order),
         read_write_conflict=False,
         fit="overhang",
         max_workers=order.num_workers,

@@ -18,11 +18,13 @@ import cloudpickle
 import daisy.v2 as daisy
 
 from incasem.blockwise._lanes import work_in_lanes
+from incasem.blockwise._order import Order
 from incasem.blockwise.failures import record_failure
 from incasem.blockwise.grid import Grid
 from incasem.blockwise.job import BlockFunction, StagedFunction, WorkerUnusableError
 from incasem.blockwise.notices import NoticeWriter
 from incasem.blockwise.slots import take_slot
+from incasem.blockwise.timing import timed
 
 __all__ = ["make_worker"]
 
@@ -31,17 +33,15 @@ logger = logging.getLogger(__name__)
 _ORPHAN_POLL_S = 1.0
 
 
-def make_worker(payload: bytes, grid: Grid, logs: Path, num_workers: int, blocks: int) -> Callable[[], None]:
+def make_worker(order: Order) -> Callable[[], None]:
     """Return the worker function for daisy: no argument, picklable.
 
     Args:
-        payload: the job's ``start_worker``, pickled where the job was made. It stays packed until the
-            worker is set up, so that an error in it is reported as the job's own.
-        grid: the job's blocks.
-        logs: folder for the records of what failed and what the user should know, one file a worker.
-        num_workers: workers of the job.
-        blocks: blocks that the workers share.
+        order: its ``payload``, the job's ``start_worker``, stays packed until the worker is set up, so that
+            an error in it is reported as the job's own. In ``logs`` and ``times`` each worker has files of
+            its own.
     """
+    grid, logs, num_workers = order.grid, order.logs, order.num_workers
 
     def run_worker() -> None:
         _exit_when_orphaned()
@@ -50,8 +50,8 @@ def make_worker(payload: bytes, grid: Grid, logs: Path, num_workers: int, blocks
         start_worker: Callable[[], BlockFunction | StagedFunction[Any, Any]]
         try:
             take_slot(logs, num_workers)
-            start_worker = cloudpickle.loads(payload)
-            function = start_worker()
+            start_worker = cloudpickle.loads(order.payload)
+            function = timed(start_worker(), order.times)
         except Exception as error:
             record_failure(logs, None, error)
             raise
@@ -62,7 +62,7 @@ def make_worker(payload: bytes, grid: Grid, logs: Path, num_workers: int, blocks
 
         lanes = 1
         if isinstance(function, StagedFunction) and not replaces_a_dead_one:
-            lanes = _lanes(function.blocks_in_flight, num_workers, blocks)
+            lanes = _lanes(function.blocks_in_flight, num_workers, order.num_blocks)
         if isinstance(function, StagedFunction) and lanes > 1:
             work_in_lanes(function, lanes, serve)
         else:

@@ -24,7 +24,8 @@ from incasem.blockwise.failures import failed_blocks_error, forget_failures, rea
 from incasem.blockwise.job import DEFAULT_BLOCK_TIMEOUT_S, Job, JobReport, voxels_of
 from incasem.blockwise.notices import NoticeReader
 from incasem.blockwise.progress import ProgressLine
-from incasem.blockwise.state import claim, done_blocks, log_dir, marks_dir, work_lock
+from incasem.blockwise.state import claim, done_blocks, log_dir, marks_dir, times_dir, work_lock
+from incasem.blockwise.timing import DONE, FAILED, RESUMED, SKIPPED, BlockRecord, read_times
 from incasem.errors import ConfigError, explain
 
 __all__ = ["run_in_process", "run_job", "run_locked"]
@@ -77,15 +78,26 @@ def run_locked(job: Job, lock: int, *, num_workers: int, progress: bool) -> JobR
         end = _run_scheduler(job, lock, wanted, int(before.sum()), num_workers, progress)
         missing = wanted & ~done_blocks(job)
         if missing.any():
-            raise failed_blocks_error(job, missing, end)
+            error = failed_blocks_error(job, missing, end)
+            error.report = _report(job, before, skip, wanted & ~missing, time.monotonic() - began)
+            raise error
+    return _report(job, before, skip, wanted, time.monotonic() - began)
+
+
+def _report(job: Job, before: np.ndarray, skip: np.ndarray, done: np.ndarray, seconds: float) -> JobReport:
+    """Return what became of the job's blocks: all of them bool, ``grid.shape``."""
+    state = np.full(job.grid.shape, FAILED, np.uint8)
+    for value, which in ((SKIPPED, skip), (DONE, done), (RESUMED, before)):
+        state[which] = value
     return JobReport(
         name=job.name,
-        blocks_done=int(wanted.sum()),
+        blocks_done=int(done.sum()),
         blocks_skipped=int((skip & ~before).sum()),
         blocks_resumed=int(before.sum()),
-        seconds=time.monotonic() - began,
-        voxels=voxels_of(job.grid, wanted),
+        seconds=seconds,
+        voxels=voxels_of(job.grid, done),
         log_dir=log_dir(job),
+        blocks=BlockRecord(job.grid, state, read_times(times_dir(job), job.grid)),
     )
 
 
@@ -128,6 +140,7 @@ def _run_scheduler(
         skip=job.skip,
         marks=marks_dir(job),
         logs=logs,
+        times=times_dir(job),
         block_timeout_s=job.block_timeout_s or DEFAULT_BLOCK_TIMEOUT_S,
         num_workers=workers,
         num_blocks=todo,

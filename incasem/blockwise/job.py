@@ -8,15 +8,18 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from incasem.blockwise.grid import Block, Grid
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Roi
+
+if TYPE_CHECKING:
+    from incasem.blockwise.timing import BlockRecord
 
 __all__ = [
     "DEFAULT_BLOCK_TIMEOUT_S",
@@ -153,6 +156,7 @@ class JobReport:
         seconds: wall time of this run.
         voxels: voxels written by this run.
         log_dir: where the workers' logs lie (removed when a stage ends well); None if there are none.
+        blocks: what became of each block; None where nothing was left to do.
     """
 
     name: str
@@ -162,6 +166,7 @@ class JobReport:
     seconds: float
     voxels: int
     log_dir: Path | None
+    blocks: "BlockRecord | None" = field(default=None, compare=False, repr=False)
 
     @property
     def voxels_per_second(self) -> float:

@@ -31,7 +31,16 @@ from incasem.blockwise.grid import Grid
 from incasem.blockwise.job import Job, identity_as_json, region_as_json
 from incasem.errors import DataError
 
-__all__ = ["claim", "done_blocks", "finish", "log_dir", "marks_dir", "refuse_other_identity", "work_lock"]
+__all__ = [
+    "claim",
+    "done_blocks",
+    "finish",
+    "log_dir",
+    "marks_dir",
+    "refuse_other_identity",
+    "times_dir",
+    "work_lock",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +56,11 @@ def marks_dir(job: Job) -> Path:
     """Return where daisy keeps the done-marks of exactly this job on exactly this grid."""
     text = json.dumps(_record(job), sort_keys=True)
     return Path(job.state_dir) / "marks" / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def times_dir(job: Job) -> Path:
+    """Return where the workers write how long the blocks of exactly this job on exactly this grid took."""
+    return log_dir(job) / f"times.{marks_dir(job).name}"
 
 
 def _record(job: Job) -> dict[str, Any]:

@@ -24,18 +24,27 @@ PREDICTIONS_FILE = "predictions_db.json"
 
 def predict(program: str, arguments: Sequence[str]) -> None:
     """Parse the published flags and predict."""
-    parser = make_run_parser(
+    parser = make_prediction_parser(
         program,
         "Segment the regions of a data configuration, block by block, with the network of a training run.",
-        usage="--run_id ID [options] with config_prediction.yaml [prediction.data=cell.json ...]",
-        name="prediction",
     )
-    _add_options(parser)
     words = parse_run(parser, arguments)
 
     from incasem.runs.predict import predict as run_prediction
 
-    run_prediction(_request(*words), tell)
+    run_prediction(prediction_request(*words), tell)
+
+
+def make_prediction_parser(program: str, description: str) -> Parser:
+    """Return the parser of the published flags of a prediction; see `prediction_request`."""
+    parser = make_run_parser(
+        program,
+        description,
+        usage="--run_id ID [options] with config_prediction.yaml [prediction.data=cell.json ...]",
+        name="prediction",
+    )
+    _add_options(parser)
+    return parser
 
 
 def predict_multiple(program: str, arguments: Sequence[str]) -> None:
@@ -82,7 +91,7 @@ def predict_multiple(program: str, arguments: Sequence[str]) -> None:
         step=options.step,
         iterations=None if options.iterations is None else tuple(options.iterations),
     )
-    run_predictions(_request(options, settings_file, overrides), series, tell)
+    run_predictions(prediction_request(options, settings_file, overrides), series, tell)
 
 
 def _add_options(parser: Parser) -> None:
@@ -96,9 +105,10 @@ def _add_options(parser: Parser) -> None:
     add_database(parser, "--mongodb_predictions", PREDICTIONS_FILE, "predictions")
 
 
-def _request(
+def prediction_request(
     options: argparse.Namespace, settings_file: Path | None, overrides: list[str]
 ) -> "PredictionRequest":
+    """Return what was asked for by the flags of `make_prediction_parser` and by the settings."""
     from incasem.runs.predict import PredictionRequest
 
     precision = [] if options.precision is None else [f"prediction.precision={options.precision}"]

@@ -1,19 +1,36 @@
 """`incasem train`, the same as `train.py`."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from incasem.cli.arguments import add_database, database_file, make_run_parser, parse_run, tell
+from incasem.cli.arguments import Parser, add_database, database_file, make_run_parser, parse_run, tell
 from incasem.errors import ConfigError, explain
+
+if TYPE_CHECKING:
+    from incasem.training.preparation import TrainingRequest
 
 DATABASE_FILE = "trainings_db.json"
 
 
 def train(program: str, arguments: Sequence[str]) -> None:
     """Parse the published flags and train."""
+    parser = make_training_parser(
+        program, "Train a network on annotated regions, fine-tune one, or continue a training."
+    )
+    words = parse_run(parser, arguments)
+
+    from incasem.training.run import train as run_training
+
+    run_training(training_request(*words), tell)
+
+
+def make_training_parser(program: str, description: str) -> Parser:
+    """Return the parser of the published flags of a training; see `training_request`."""
     parser = make_run_parser(
         program,
-        "Train a network on annotated regions, fine-tune one, or continue a training.",
+        description,
         usage="[options] with config_training.yaml [training.iterations=15000 ...]",
         name="training",
     )
@@ -38,12 +55,16 @@ def train(program: str, arguments: Sequence[str]) -> None:
         help="refuse to build on a run that other code made",
     )
     add_database(parser, "--mongodb", DATABASE_FILE, "trainings")
-    options, settings_file, overrides = parse_run(parser, arguments)
+    return parser
 
-    from incasem.training.run import TrainingRequest
-    from incasem.training.run import train as run_training
 
-    request = TrainingRequest(
+def training_request(
+    options: argparse.Namespace, settings_file: Path | None, overrides: list[str]
+) -> "TrainingRequest":
+    """Return what was asked for by the flags of `make_training_parser` and by the settings."""
+    from incasem.training.preparation import TrainingRequest
+
+    return TrainingRequest(
         name=options.name,
         settings_file=settings_file,
         overrides=overrides,
@@ -53,7 +74,6 @@ def train(program: str, arguments: Sequence[str]) -> None:
         repeat_run=options.repeat_run,
         check_commit=options.check_commit,
     )
-    run_training(request, tell)
 
 
 def _is_true(text: str) -> bool:

@@ -40,6 +40,7 @@ VERBS = {
             "make labels of organelles of COSEM's annotations",
             "cosem_labels",
         ),
+        Verb("check", "incasem.cli.check", "check a training, a prediction or volumes beforehand", "check"),
         Verb("train", "incasem.cli.train", "train, fine-tune or continue a training", "train"),
         Verb("predict", "incasem.cli.predict", "segment whole volumes with a trained network", "predict"),
         Verb(
@@ -97,7 +98,7 @@ def run_verb(name: str, arguments: Sequence[str], program: str) -> int:
     verb = VERBS[name]
     function = getattr(importlib.import_module(verb.module), verb.function)
     try:
-        function(program, list(arguments))
+        code = function(program, list(arguments))
     except IncasemError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -110,7 +111,7 @@ def run_verb(name: str, arguments: Sequence[str], program: str) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED
-    return 0
+    return code or 0  # most verbs either do their work or raise
 
 
 def _set_up_logging() -> None:

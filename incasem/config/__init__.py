@@ -10,6 +10,8 @@ from incasem.config.checks import (
     check_prediction_data,
     check_training_data,
     check_voxel_sizes,
+    prediction_checks,
+    training_checks,
 )
 from incasem.config.data_config import DataEntry, load_data_config
 from incasem.config.loading import load_prediction_config, load_training_config, with_seed
@@ -30,5 +32,7 @@ __all__ = [
     "load_data_config",
     "load_prediction_config",
     "load_training_config",
+    "prediction_checks",
+    "training_checks",
     "with_seed",
 ]

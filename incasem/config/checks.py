@@ -1,6 +1,7 @@
 """Checks of settings against one another, run before anything is opened or written."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from incasem.config.data_config import DataEntry
 from incasem.config.layers import report
@@ -71,25 +72,47 @@ def check_voxel_sizes(
 def check_training_data(
     config: TrainingConfig, training: Sequence[DataEntry], validation: Sequence[DataEntry]
 ) -> None:
-    """Run the checks of a training that need no volume.
+    """Run the checks of a training that need no volume, to the first that fails.
 
     Raises:
         ConfigError: no entries, numbers of classes or voxel sizes that disagree, or nothing is labelled.
     """
+    for check in training_checks(config, training, validation):
+        check()
+
+
+def training_checks(
+    config: TrainingConfig, training: Sequence[DataEntry], validation: Sequence[DataEntry]
+) -> list[Callable[[], None]]:
+    """Return the checks of a training that need no volume; each raises a ConfigError of its own."""
+    return [
+        partial(_check_any_entry, config, training),
+        partial(_check_not_downsampled, config),
+        partial(check_loop, config),
+        partial(check_classes, config, [*training, *validation]),
+        partial(check_voxel_sizes, [*training, *validation], config.data.voxel_size),
+        partial(_check_labelled, training),
+    ]
+
+
+def _check_any_entry(config: TrainingConfig, training: Sequence[DataEntry]) -> None:
     if not training:
         raise ConfigError(
             explain("training.data", config.training.data or "not set",
                     "a data configuration with at least one entry",
                     "Name a JSON file with regions to train on")
         )  # fmt: skip
+
+
+def _check_not_downsampled(config: TrainingConfig) -> None:
     if config.data.downsample_factor != 1:
         raise ConfigError(
             explain("data.downsample_factor", config.data.downsample_factor, "1",
                     "Downsample the volume first and give its own voxel size")
         )  # fmt: skip
-    check_loop(config)
-    check_classes(config, [*training, *validation])
-    check_voxel_sizes([*training, *validation], config.data.voxel_size)
+
+
+def _check_labelled(training: Sequence[DataEntry]) -> None:
     if not any(entry.labels for entry in training):
         raise ConfigError(
             explain("labels of the training data", "not set in any entry", "at least one entry with labels",
@@ -123,13 +146,21 @@ def check_loop(config: TrainingConfig) -> None:
 
 
 def check_prediction_data(config: PredictionConfig, entries: Sequence[DataEntry]) -> None:
-    """Run the checks of a prediction that need no volume.
+    """Run the checks of a prediction that need no volume, to the first that fails.
 
     Raises:
         ConfigError: numbers of classes or voxel sizes disagree.
     """
-    check_classes(config, entries)
-    check_voxel_sizes(entries, config.data.voxel_size)
+    for check in prediction_checks(config, entries):
+        check()
+
+
+def prediction_checks(config: PredictionConfig, entries: Sequence[DataEntry]) -> list[Callable[[], None]]:
+    """Return the checks of a prediction that need no volume; each raises a ConfigError of its own."""
+    return [
+        partial(check_classes, config, entries),
+        partial(check_voxel_sizes, entries, config.data.voxel_size),
+    ]
 
 
 def check_network_sizes(

@@ -11,9 +11,9 @@ from incasem.durable import write_durably
 from incasem.errors import DataError, explain
 from incasem.evaluation.report_html import render_html
 from incasem.evaluation.report_overview import overview_png
-from incasem.evaluation.report_pictures import Curve, SlicePanel
+from incasem.evaluation.report_pictures import Curve, Diagram, SlicePanel
 
-__all__ = ["Curve", "SlicePanel", "write_report"]
+__all__ = ["Curve", "Diagram", "SlicePanel", "write_report"]
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def write_report(
     directory: str | Path, *, title: str, summary: str = "", slices: Sequence[SlicePanel] = (),
     curves: Sequence[Curve] = (), scores: Mapping[str, Mapping[str, float]] | None = None,
     class_names: Sequence[str] = (), facts: Mapping[str, Mapping[str, object]] | None = None,
-    commands: Sequence[tuple[str, str]] = (),
+    commands: Sequence[tuple[str, str]] = (), diagrams: Sequence[Diagram] = (),
 ) -> Path:  # fmt: skip
     """Write ``report.html`` and ``report.png`` into a directory, which is made if missing.
 
@@ -39,6 +39,7 @@ def write_report(
         class_names: names of classes 1, 2, … for the legend.
         facts: heading → name → value: settings, paths, durations.
         commands: (what it does, command line), in the order to run them.
+        diagrams: pictures of the run's blocks.
 
     Returns:
         The path of ``report.html``.
@@ -49,7 +50,7 @@ def write_report(
     target = Path(directory)
     table = scores or {}
     picture = overview_png(title, slices, curves, table)
-    page = render_html(title, summary, slices, curves, table, class_names, facts or {}, commands)
+    page = render_html(title, summary, slices, curves, table, class_names, facts or {}, commands, diagrams)
     try:
         target.mkdir(parents=True, exist_ok=True)
         write_durably(target / "report.png", picture)

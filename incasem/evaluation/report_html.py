@@ -9,6 +9,7 @@ from incasem.evaluation.report_pictures import (
     OVERLAY_LEGEND,
     Colour,
     Curve,
+    Diagram,
     SlicePanel,
     curve_png,
     encode_png,
@@ -31,7 +32,7 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .6rem; border-bottom: 1px solid var(--lin
 h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
 p, li { max-width: 48rem; }
 .quiet { color: var(--quiet); }
-.views { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .8rem; }
+.views { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; }
 figure { margin: 0; }
 figcaption { color: var(--quiet); font-size: .9rem; }
 .views img { width: 100%; display: block; image-rendering: pixelated; }
@@ -39,7 +40,8 @@ figcaption { color: var(--quiet); font-size: .9rem; }
 .bar { position: absolute; left: 3%; bottom: 3%; border-bottom: 4px solid #fff; color: #fff;
   font-size: .75rem; line-height: 1.4; text-shadow: 0 0 3px #000, 0 0 3px #000;
   filter: drop-shadow(0 0 1px #000); white-space: nowrap; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; }
+.curves { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 36rem)); }
 .curves img { width: 100%; background: #fff; border: 1px solid var(--line); border-radius: 4px; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; padding: 0; margin: .6rem 0; list-style: none;
   font-size: .9rem; }
@@ -56,7 +58,8 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 4px
   margin: .2rem 0 .8rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; }
   :root { --ink: #000; --quiet: #444; --paper: #fff; --card: #fff; --line: #bbb; }
-  .views { grid-template-columns: repeat(4, 1fr); } .curves { grid-template-columns: 1fr 1fr; }
+  .views { grid-template-columns: repeat(auto-fit, minmax(3rem, 1fr)); }
+  .curves { grid-template-columns: 1fr 1fr; }
   figure, tr, pre, .slice { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 
@@ -65,13 +68,19 @@ def render_html(
     title: str, summary: str, slices: Sequence[SlicePanel], curves: Sequence[Curve],
     scores: Mapping[str, Mapping[str, float]], class_names: Sequence[str],
     facts: Mapping[str, Mapping[str, object]], commands: Sequence[tuple[str, str]],
+    diagrams: Sequence[Diagram] = (),
 ) -> str:  # fmt: skip
     """Return the page as text; all strings escaped, all pictures inside, nothing loaded from elsewhere."""
     parts = [f"<h1>{escape(title)}</h1>"]
     if summary:
         parts.append(f"<p>{escape(summary)}</p>")
     parts += (
-        _scores(scores) + _slices(slices, class_names) + _curves(curves) + _commands(commands) + _facts(facts)
+        _scores(scores)
+        + _slices(slices, class_names)
+        + _curves(curves)
+        + _diagrams(diagrams)
+        + _commands(commands)
+        + _facts(facts)
     )
     body = "\n".join(parts)
     return (
@@ -155,6 +164,16 @@ def _curves(curves: Sequence[Curve]) -> list[str]:
             alt = f"{curve.title}: {', '.join(curve.lines)} over {curve.x_label}"
             figures.append(f"<figure>{_image(curve_png(curve), alt)}</figure>")
     return ["<h2>Curves</h2>", f'<div class="curves">{"".join(figures)}</div>']
+
+
+def _diagrams(diagrams: Sequence[Diagram]) -> list[str]:
+    if not diagrams:
+        return []
+    figures = [
+        f"<figure>{_image(one.png, one.title)}<figcaption>{escape(one.caption)}</figcaption></figure>"
+        for one in diagrams
+    ]
+    return ["<h2>Blocks</h2>", f'<div class="curves">{"".join(figures)}</div>']
 
 
 def _commands(commands: Sequence[tuple[str, str]]) -> list[str]:

@@ -66,8 +66,9 @@ def _aspect(panel: SlicePanel) -> float:
 
 
 def _draw_slice(made: Any, row: Any, panel: SlicePanel) -> None:
-    cells = row.subgridspec(1, 4)
-    for number, (name, image) in enumerate(views(panel).items()):
+    shown = views(panel)
+    cells = row.subgridspec(1, max(4, len(shown)))
+    for number, (name, image) in enumerate(shown.items()):
         axes = made.add_subplot(cells[number])
         axes.imshow(image, interpolation="nearest")
         axes.set_axis_off()

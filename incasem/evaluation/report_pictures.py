@@ -55,6 +55,7 @@ class SlicePanel:
         labels_YX, prediction_YX: class ids (0 = background), shape of ``raw_YX``; None if there are none.
         excluded_YX: True where nothing is scored (exclusion zone, outside the mask).
         pixel_nm: length of a pixel along x, for the scale bar.
+        probability_YX: of the foreground, 0 to 1, shape of ``raw_YX``.
     """
 
     title: str
@@ -63,6 +64,7 @@ class SlicePanel:
     prediction_YX: NDArray[Any] | None = None
     excluded_YX: NDArray[Any] | None = None
     pixel_nm: float | None = None
+    probability_YX: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that are not slices of one shape (DataError)."""
@@ -70,13 +72,28 @@ class SlicePanel:
             raise DataError(
                 f"slice {self.title!r}: raw has shape {self.raw_YX.shape}; allowed: (y, x). Take one slice."
             )
-        for name in ("labels_YX", "prediction_YX", "excluded_YX"):
+        for name in ("labels_YX", "prediction_YX", "excluded_YX", "probability_YX"):
             array = getattr(self, name)
             if array is not None and array.shape != self.raw_YX.shape:
                 raise DataError(
                     f"slice {self.title!r}: {name} has shape {array.shape}; allowed: that of raw, "
                     f"{self.raw_YX.shape}. Cut all of them with the same ROI."
                 )
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """A picture that is drawn already.
+
+    Attributes:
+        title: what it shows.
+        png: the file.
+        caption: under the picture.
+    """
+
+    title: str
+    png: bytes
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,9 +145,21 @@ def views(panel: SlicePanel) -> dict[str, RGB]:
         out["labels"] = paint_classes(raw, panel.labels_YX)
     if panel.prediction_YX is not None:
         out["prediction"] = paint_classes(raw, panel.prediction_YX)
+    if panel.probability_YX is not None:
+        out["probability"] = paint_probability(panel.probability_YX)
     if panel.labels_YX is not None and panel.prediction_YX is not None:
         out["overlay"] = paint_overlay(raw, panel.labels_YX, panel.prediction_YX, panel.excluded_YX)
     return out
+
+
+def paint_probability(probability_YX: NDArray[Any]) -> RGB:
+    """Return probabilities (0 to 1) from black over orange to white, as heat is shown."""
+    p = np.clip(np.nan_to_num(probability_YX.astype(np.float32)), 0, 1)[..., None]
+    stops = np.array([(0, 0, 0), (120, 40, 10), (230, 159, 0), (255, 255, 255)], np.float32)
+    at = p * (len(stops) - 1)
+    below = np.minimum(at.astype(np.intp), len(stops) - 2)
+    colour = stops[below[..., 0]] * (1 - (at - below)) + stops[below[..., 0] + 1] * (at - below)
+    return np.rint(colour).astype(np.uint8)
 
 
 def grey(raw_YX: NDArray[Any]) -> RGB:

@@ -43,3 +43,14 @@ def format_score(value: object) -> str:
 def score_columns(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Return the names of all scores of all classes, in the order of their first appearance."""
     return list(dict.fromkeys(name for row in scores.values() for name in row))
+
+
+def flat_settings(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested settings as ``a.b.c`` → value."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,16 +1,11 @@
 """Whole-volume prediction: plan, worker, writer."""
 
 from incasem.prediction.device import choose_device, choose_devices
-from incasem.prediction.job import (
-    EntryPrediction,
-    PreparedPrediction,
-    predict_entries,
-    predict_prepared,
-    prepare_prediction,
-)
+from incasem.prediction.job import EntryPrediction, predict_entries, predict_prepared
 from incasem.prediction.outputs import output_container, output_group
 from incasem.prediction.plan import Device, Planner, PredictionPlan
 from incasem.prediction.predictor import Predictor
+from incasem.prediction.preparation import PreparedPrediction, prepare_prediction
 from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tile, Tiling
 
 __all__ = [

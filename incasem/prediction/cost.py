@@ -84,6 +84,22 @@ class NetworkCost:
         return CallCost(int(counter.get_total_flops()), live.peak, live.largest)
 
 
+def training_cost(network: ValidNetwork, input_shape: Sequence[int]) -> CallCost:
+    """Return the cost of one training step with a sample of ``input_shape`` (z, y, x, voxels).
+
+    The tensors are those of the forward pass, which the backward pass needs, and the gradients; not counted
+    are the optimizer's.
+    """
+    module = copy.deepcopy(network).train().to("meta")
+    first_weight = next(module.parameters())
+    with _LiveTensors() as live, FlopCounterMode(display=False) as counter:
+        raw = torch.empty(
+            (1, int(first_weight.shape[1]), *input_shape), device="meta", dtype=first_weight.dtype
+        )
+        module(raw).sum().backward()
+    return CallCost(int(counter.get_total_flops()), live.peak, live.largest)
+
+
 class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows which tensors live, from their creation to the death of their storage."""
 

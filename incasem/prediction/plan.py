@@ -116,7 +116,7 @@ class Device:
         if device.type == "cuda":
             memory = int(torch.cuda.get_device_properties(device).total_memory)
         else:
-            memory = _total_memory()
+            memory = total_memory()
         cores = max(1, (os.cpu_count() or 1) // num_workers) if device.type == "cpu" else 1
         return cls(device.type, precision.itemsize, memory // num_workers, cores, backend)
 
@@ -344,7 +344,7 @@ def largest_tile(network: ValidNetwork, device: Device, views: int = 1) -> Coord
     return planner.plan().tile_shape
 
 
-def _total_memory(root: Path = Path("/")) -> int:
+def total_memory(root: Path = Path("/")) -> int:
     """Return the memory (bytes) that this machine, container or cluster job has in all.
 
     Args:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from incasem.config import (
     load_data_config,
     load_prediction_config,
 )
-from incasem.errors import CheckpointError, ConfigError, explain
+from incasem.errors import CheckpointError, ConfigError, FailedBlocksError, IncasemError, explain
 from incasem.networks import best_checkpoint
-from incasem.prediction import output_group, predict_prepared, prepare_prediction
+from incasem.prediction import EntryPrediction, output_group, predict_prepared, prepare_prediction
 from incasem.runs.interrupted import at_work, interrupted_run
+from incasem.runs.prediction_report import write_prediction_report
 from incasem.runs.scores import as_record, score_predictions
+from incasem.tasks.semantic import RegionScores
 from incasem.tracking import (
     MODEL_CARDS,
     PREDICTIONS,
@@ -86,6 +88,21 @@ def look_up(request: PredictionRequest, defaults: Sequence[str] = ()) -> Asked:
     Raises:
         IncasemError: bad settings or data, or an unknown training.
     """
+    config, models = look_up_settings(request, defaults)
+    data, entries = region_entries(config)
+    check_prediction_data(config, entries)
+    check_scoring(config, entries)
+    return Asked(config, data, entries, models, predictions_store(request))
+
+
+def look_up_settings(
+    request: PredictionRequest, defaults: Sequence[str] = ()
+) -> tuple[PredictionConfig, Path]:
+    """Return the settings, those of the network from its training, and the folder of its checkpoints.
+
+    Raises:
+        IncasemError: bad settings, a store that cannot be reached, or an unknown training.
+    """
     places = load_prediction_config(request.settings_file, request.overrides).directories
     trainings = open_store(request.trainings, places.runs, TRAININGS, os.environ)
     settings = find_training_settings(trainings, request.run_id, request.models)
@@ -94,13 +111,27 @@ def look_up(request: PredictionRequest, defaults: Sequence[str] = ()) -> Asked:
         [*defaults, *request.overrides, f"prediction.run_id_training={request.run_id}"],
         training_run=settings,
     )
+    return config, config.directories.runs / "models" / f"{_folder_of(settings, request.run_id):04d}"
+
+
+def predictions_store(request: PredictionRequest) -> RunStore:
+    """Return where predictions are recorded.
+
+    Raises:
+        IncasemError: bad settings, or a store that cannot be reached.
+    """
+    places = load_prediction_config(request.settings_file, request.overrides).directories
+    return open_store(request.predictions, places.runs, PREDICTIONS, os.environ)
+
+
+def region_entries(config: PredictionConfig) -> tuple[Path, list[DataEntry]]:
+    """Return the data configuration that the settings name, and its regions.
+
+    Raises:
+        ConfigError: there is none, or it cannot be used.
+    """
     data = data_config_path(config.prediction.data, "prediction.data")
-    entries = load_data_config(data, config.directories.data)
-    check_prediction_data(config, entries)
-    _check_scoring(config, entries)
-    models = config.directories.runs / "models" / f"{_folder_of(settings, request.run_id):04d}"
-    store = open_store(request.predictions, places.runs, PREDICTIONS, os.environ)
-    return Asked(config, data, entries, models, store)
+    return data, load_data_config(data, config.directories.data)
 
 
 def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
@@ -112,8 +143,8 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
         IncasemError: bad settings or data (nothing is written), or a failure in the run.
     """
     asked = look_up(request)
-    checkpoint = _checkpoint(asked)
-    config = _with_checkpoint(asked.config, checkpoint)
+    checkpoint = checkpoint_of(asked.config, asked.models)
+    config = with_checkpoint(asked.config, checkpoint)
     prepared = prepare_prediction(config, asked.entries, checkpoint=checkpoint)
     interrupted = interrupted_run(asked.store, config.to_dict(), asked.data)
 
@@ -121,11 +152,24 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
         number = run.run_id if interrupted is None else interrupted
         _tell_start(tell, request, config, checkpoint, number, interrupted is not None)
         group = output_group(request.run_id, number)
-        with at_work(asked.store, run.run_id):
-            predictions = predict_prepared(prepared, output_group=group, tell=tell)
+        report = _Report(
+            config,
+            f"Prediction {number} ({request.name}) with training run {request.run_id}",
+            config.directories.runs / "reports" / f"predict_{number:04d}",
+            run,
+            tell,
+        )
+        try:
+            with at_work(asked.store, run.run_id):
+                predictions = predict_prepared(prepared, output_group=group, tell=tell, ended=report.add)
+        except FailedBlocksError as error:
+            report.write(failure=str(error).splitlines()[0])
+            raise
         for prediction in predictions:
             tell(prediction.summary())
-        return as_record(predictions, score_predictions(config, predictions, run, tell))
+        scores = score_predictions(config, predictions, run, tell)
+        report.write(scores)
+        return as_record(predictions, scores)
 
     outcome = run_experiment(
         name=request.name,
@@ -138,17 +182,57 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
     return outcome.run_id
 
 
-def _checkpoint(asked: Asked) -> Path:
-    """Return the checkpoint that was asked for, or the best validated one of the training run."""
-    if asked.config.prediction.checkpoint is not None:
-        return Path(asked.config.prediction.checkpoint)
-    found = best_checkpoint(asked.models)
+@dataclass
+class _Report:
+    """The page of a prediction, from what has ended so far."""
+
+    config: PredictionConfig
+    title: str
+    directory: Path
+    run: Run
+    tell: Callable[[str], None]
+    predictions: list[EntryPrediction] = field(default_factory=list)
+
+    def add(self, prediction: EntryPrediction) -> None:
+        """Take the result of an entry."""
+        self.predictions.append(prediction)
+
+    def write(self, scores: Mapping[str, RegionScores] | None = None, failure: str = "") -> None:
+        """Write the page, record it with the run, and tell where it is.
+
+        A page that cannot be written takes nothing from the result, and hides no error.
+        """
+        try:
+            page = write_prediction_report(
+                self.directory, title=self.title, config=self.config, predictions=self.predictions,
+                scores=scores, failure=failure,
+            )  # fmt: skip
+        except (IncasemError, OSError) as error:
+            logger.warning("the report could not be written: %s", error)
+            return
+        self.run.add_artifact(page)
+        self.tell(f"  report: {page}")
+
+
+def checkpoint_of(config: PredictionConfig, models: Path) -> Path:
+    """Return the checkpoint that was asked for, or the best validated one of the training run.
+
+    Args:
+        config: settings.
+        models: the folder of the training's checkpoints.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if config.prediction.checkpoint is not None:
+        return Path(config.prediction.checkpoint)
+    found = best_checkpoint(models)
     if found is None:
         raise CheckpointError(
             explain(
                 "prediction.checkpoint",
                 "not set",
-                f"a checkpoint file, or a training run with checkpoints in {asked.models}",
+                f"a checkpoint file, or a training run with checkpoints in {models}",
                 "Add prediction.checkpoint=FILE",
             )
         )
@@ -160,12 +244,14 @@ def _folder_of(settings: Mapping[str, Any], run_id: int) -> int:
     return int(settings.get("training", {}).get("continue_id") or run_id)
 
 
-def _with_checkpoint(config: PredictionConfig, checkpoint: Path) -> PredictionConfig:
+def with_checkpoint(config: PredictionConfig, checkpoint: Path) -> PredictionConfig:
+    """Return the settings with the checkpoint that is used, as they are recorded."""
     prediction = config.prediction.model_copy(update={"checkpoint": checkpoint})
     return config.model_copy(update={"prediction": prediction})
 
 
-def _check_scoring(config: PredictionConfig, entries: Sequence[DataEntry]) -> None:
+def check_scoring(config: PredictionConfig, entries: Sequence[DataEntry]) -> None:
+    """Check that there is something to score where scores are wanted (ConfigError)."""
     if config.prediction.log_metrics and not any(entry.labels for entry in entries):
         raise ConfigError(
             explain(

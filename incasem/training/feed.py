@@ -100,10 +100,7 @@ class SampleFeed:
         self._ahead, shared = _samples_ahead(precache.cache_size, self._num_workers, shape)
         cache_bytes = CACHE_BYTES // len(entries)
         sources = [open_entry(entry, index, cache_bytes=cache_bytes) for index, entry in enumerate(entries)]
-        indices = [index_entry(source) for source in sources]
-        for source, index in zip(sources, indices, strict=True):
-            Locations(source, index, config.training.reject, config.training.sampling)  # or no sample at all
-        check_learnable(sources, indices)
+        indices = checked_indices(sources, config)
         resampling = _resampling_device(config, device or choose_device(config.torch.device))
         self._dataset = SampleMaker(sources, indices, config, shape, seed, shared, resampling)
         self._dtypes = {source.raw.dtype for source in sources}
@@ -210,6 +207,19 @@ class Failure:
         return RuntimeError(
             f"training sample {self._number} could not be made: {self._message}\n{self._trace}"
         )
+
+
+def checked_indices(sources: Sequence[EntrySource], config: TrainingConfig) -> list[SampleIndex]:
+    """Count the labels of the entries, and check that samples can be drawn and something learnt.
+
+    Raises:
+        DataError: they cannot; see `Locations` and `check_learnable`.
+    """
+    indices = [index_entry(source) for source in sources]
+    for source, index in zip(sources, indices, strict=True):
+        Locations(source, index, config.training.reject, config.training.sampling)
+    check_learnable(sources, indices)
+    return indices
 
 
 class SampleMaker:

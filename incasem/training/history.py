@@ -1,6 +1,8 @@
 """What a training has seen so far: its losses and validations, for the report at its end."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from incasem.networks import ScoredCheckpoint, mean_f1, mean_score, read_sidecar
@@ -17,7 +19,18 @@ class History:
 
     losses: list[tuple[int, float]] = field(default_factory=list)
     validations: list[tuple[int, list[Validation]]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time by what it went into: see `clock`."""
     _of_checkpoints: dict[int, float] = field(default_factory=dict)
+
+    @contextmanager
+    def clock(self, what: str) -> Iterator[None]:
+        """Count the time in this context under ``what``."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - began
 
     def add(self, iteration: int, validations: Sequence[Validation], *, saved: bool) -> None:
         """Add the validations of an iteration, one a dataset; ``saved``: there is a checkpoint of it."""

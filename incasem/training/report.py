@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from incasem.blockwise import format_seconds
 from incasem.config import TrainingConfig
 from incasem.evaluation.diagrams import HEADINGS, precision_recall_diagram, score_over_iterations
 from incasem.evaluation.report import Curve, SlicePanel, write_report
+from incasem.evaluation.report_text import flat_settings
 from incasem.networks import ScoredCheckpoint
 
 if TYPE_CHECKING:
@@ -54,8 +56,23 @@ def write_training_report(
             for validation in validations
             for class_id, scores in enumerate(validation.scores[1:], start=1)
         },
-        facts={"Settings": _flat(config.to_dict())},
+        facts={"Where the time went": _times(history)} | {"Settings": flat_settings(config.to_dict())},
     )
+
+
+def _times(history: "History") -> dict[str, object]:
+    """Return what the wall time of this run went into; a feed that is waited for needs more workers."""
+    total = sum(history.seconds.values())
+    if not total:
+        return {}
+    rows: dict[str, object] = {
+        what: f"{format_seconds(seconds)}, {100 * seconds / total:.0f} %"
+        for what, seconds in history.seconds.items()
+    }
+    rows["iterations"] = len(history.losses)
+    steps = sum(history.seconds.get(what, 0.0) for what in ("waiting for samples", "training steps"))
+    rows["iterations a second, without the rest"] = f"{len(history.losses) / steps:.3g}" if steps else None
+    return rows
 
 
 def _row(validation: "Validation", class_id: int, iteration: int, history: "History") -> str:
@@ -124,14 +141,3 @@ def _summary(history: "History", best: ScoredCheckpoint | None) -> str:
     if best is None:
         return text
     return f"{text} The best checkpoint is {best.path.name}, validated F1 {best.f1:.4f}: {best.path}"
-
-
-def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested settings as ``a.b.c`` → value."""
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -66,14 +66,16 @@ class Trainer:
 
     def run(self) -> History:
         """Train from iteration ``start`` up to and including ``training.iterations``, as published."""
-        settings = self.config.training
+        settings, clock = self.config.training, self.history.clock
         with self._progress() as progress:
             for iteration in range(self.start, settings.iterations + 1):
                 waited = time.perf_counter()
-                batches = list(islice(self.batches, settings.accumulate))
+                with clock("waiting for samples"):
+                    batches = list(islice(self.batches, settings.accumulate))
                 waited = time.perf_counter() - waited
 
-                loss, logits = self.stepper.step(iteration, batches)
+                with clock("training steps"):
+                    loss, logits = self.stepper.step(iteration, batches)
                 if self.average:
                     self.average.update(self.stepper.network, iteration)
                 batch = batches[-1]
@@ -82,11 +84,13 @@ class Trainer:
                 progress.update()
 
                 if iteration % settings.save_every == 0 or iteration == settings.iterations:
-                    self._save(iteration)
+                    with clock("saving checkpoints"):
+                        self._save(iteration)
                 if settings.snapshot.every and iteration % settings.snapshot.every == 0:
                     self._snapshot(iteration, batch, logits)
                 if self.validator and self._validates(iteration):
-                    self._validate(iteration, self.validator)
+                    with clock("validation"):
+                        self._validate(iteration, self.validator)
         return self.history
 
     def _record_step(

@@ -400,12 +400,13 @@ def test_one_worker_a_device(cell, configure, checkpoint):
 
 def test_devices_of_different_arithmetic_are_refused(cell, configure, checkpoint, monkeypatch):
     monkeypatch.setattr(
-        "incasem.prediction.job.choose_precision",
+        "incasem.prediction.preparation.choose_precision",
         lambda setting, device: torch.bfloat16 if device.index == 0 else torch.float16,
     )
     config = configure(**{"torch.device": ["cpu", "cpu"]})
     monkeypatch.setattr(
-        "incasem.prediction.job.choose_devices", lambda setting: (torch.device("cpu", 0), torch.device("cpu"))
+        "incasem.prediction.preparation.choose_devices",
+        lambda setting: (torch.device("cpu", 0), torch.device("cpu")),
     )
     with pytest.raises(ConfigError, match=r"bfloat16 on cpu:0, float16 on cpu; allowed: the same"):
         prepare_prediction(config, [entry_of(cell)], checkpoint=checkpoint)

@@ -10,7 +10,7 @@ from incasem.geometry import Coordinate, Roi
 from incasem.networks import Unet
 from incasem.prediction import AlignedTiling, Device, Planner, PublishedTiling
 from incasem.prediction.cost import NetworkCost
-from incasem.prediction.plan import BlockBuffers, _total_memory, largest_tile
+from incasem.prediction.plan import BlockBuffers, largest_tile, total_memory
 
 PUBLISHED = Unet()
 SMALL = Unet(num_fmaps=2, downsample_factors=((2, 2, 2),))
@@ -143,10 +143,10 @@ def test_memory_is_that_of_the_container_or_cluster_job(tmp_path, group, limit):
     file = tmp_path / limit
     file.parent.mkdir(parents=True)
     file.write_text("1000000\n")
-    assert _total_memory(tmp_path) == 1_000_000
+    assert total_memory(tmp_path) == 1_000_000
 
     file.write_text("max\n")
-    assert _total_memory(tmp_path) > 1_000_000
+    assert total_memory(tmp_path) > 1_000_000
 
 
 def test_on_a_large_device_little_is_wasted():

@@ -159,7 +159,7 @@ def test_wrong_raw_data_are_refused(network, memory_raw):
 
 
 def test_a_large_region_is_cut_by_the_memory_of_the_device(network, memory_raw, monkeypatch):
-    monkeypatch.setattr("incasem.prediction.plan._total_memory", lambda: 1_300_000_000)
+    monkeypatch.setattr("incasem.prediction.plan.total_memory", lambda: 1_300_000_000)
     predictor = Predictor(network, "cpu", "fp32")
     edges = [tile.keep_roi.shape for tile in predictor.tiling.tiles(Roi((0, 0, 0), (1000, 1000, 1000)))]
 

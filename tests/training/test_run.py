@@ -56,7 +56,7 @@ def test_what_a_training_leaves(project):
     assert raw.shape == (28, 28, 28)
     assert raw.roi_voxels.contains(labels.roi_voxels)
     assert list((runs / "tensorboard/0001/validation/validate").glob("events*"))
-    assert (runs / "reports/0001/report.html").exists()
+    assert "waiting for samples" in (runs / "reports/0001/report.html").read_text()
     assert any("F1" in line for line in lines)
 
 
@@ -352,6 +352,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(project):
 def test_check_commit(project, monkeypatch):
     run(project, "training.iterations=0")
     run(project, "training.iterations=0", repeat_run=1, check_commit=True)
-    monkeypatch.setattr("incasem.training.run.git_state", lambda: {"commit": "0123abc"})
+    monkeypatch.setattr("incasem.training.preparation.git_state", lambda: {"commit": "0123abc"})
     with pytest.raises(ConfigError, match=r"0123abc.*--check_commit"):
         run(project, "training.iterations=0", repeat_run=1, check_commit=True)

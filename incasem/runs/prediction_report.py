@@ -1,0 +1,219 @@
+"""The page that a prediction leaves: how it looks, how it was cut, where the time went, how good it is."""
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from incasem.blockwise import FAILED, JobReport, format_seconds
+from incasem.config import DataEntry, PredictionConfig
+from incasem.evaluation.block_map import block_map, failed_blocks, slowest_blocks
+from incasem.evaluation.diagrams import HEADINGS, precision_recall_diagram
+from incasem.evaluation.report import Diagram, SlicePanel, write_report
+from incasem.evaluation.report_text import flat_settings
+from incasem.geometry import Coordinate, Roi, format_roi
+from incasem.prediction import EntryPrediction
+from incasem.tasks.ground_truth import GroundTruth
+from incasem.tasks.semantic import RegionScores
+from incasem.volumes import Volume, open_volume
+
+__all__ = ["decoded_voxels", "middle_window", "write_prediction_report"]
+
+_WINDOW = 512
+"""Most voxels along a side of a shown section, around the region's middle: a terabyte is read as quickly as a
+box."""
+_MOST_DECODED = 2**28
+"""Voxels of raw data, for one section."""
+_MOST_REGIONS = 4
+
+
+def write_prediction_report(
+    directory: Path,
+    *,
+    title: str,
+    config: PredictionConfig,
+    predictions: Sequence[EntryPrediction],
+    scores: Mapping[str, RegionScores] | None = None,
+    failure: str = "",
+) -> Path:
+    """Write sections, scores, planner figures and block times; return the path of the page.
+
+    Args:
+        directory: where to.
+        title: heading.
+        config: settings of the run.
+        predictions: finished ones; the last one may have failed blocks.
+        scores: by nickname.
+        failure: why the run ended early; empty where it did not.
+    """
+    scores = scores or {}
+    shown = predictions[:_MOST_REGIONS]
+    complete = [one for one in shown if one.report.blocks is None or not one.report.blocks.count(FAILED)]
+    return write_report(
+        directory,
+        title=title,
+        summary=failure or _summary(predictions),
+        slices=[panel for one in complete for panel in _panels(one, config.data.num_classes)],
+        curves=precision_recall_diagram("Precision and recall", scores) if scores else [],
+        scores={
+            f"{nickname}, class {class_id}": {HEADINGS[name]: value for name, value in row.items()}
+            for nickname, region in scores.items()
+            for class_id, row in enumerate(region.by_class()[1:], start=1)
+        },
+        class_names=[f"class {c}" for c in range(1, config.data.num_classes)],
+        facts=dict(_facts(shown)) | {"Settings": flat_settings(config.to_dict())},
+        commands=list(_commands(complete[:1])),
+        diagrams=[
+            Diagram(one.entry.nickname, diagram.png, f"{one.entry.nickname}: {diagram.caption}")
+            for one in shown
+            if one.report.blocks is not None
+            for diagram in [block_map(one.report.blocks, _caption(one.report))]
+        ],
+    )
+
+
+def _summary(predictions: Sequence[EntryPrediction]) -> str:
+    voxels = sum(math.prod(one.roi_voxels.shape) for one in predictions)
+    seconds = sum(one.report.seconds for one in predictions)
+    regions = f"{len(predictions)} region{'s' if len(predictions) != 1 else ''}"
+    return f"{regions}, {voxels / 1e6:.4g} Mvoxel predicted; this run took {format_seconds(seconds)}."
+
+
+def _caption(report: JobReport) -> str:
+    return f"{_in_words(report)}, {report.voxels_per_second / 1e6:.3g} Mvoxel/s"
+
+
+def _in_words(report: JobReport) -> str:
+    counts = _counts(report)
+    return ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+
+
+def _counts(report: JobReport) -> dict[str, int]:
+    failed = 0 if report.blocks is None else report.blocks.count(FAILED)
+    return {
+        "done": report.blocks_done,
+        "done before": report.blocks_resumed,
+        "left out (mask)": report.blocks_skipped,
+        "failed": failed,
+    }
+
+
+def _facts(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, dict[str, object]]]:
+    for one in predictions:
+        plan, report = one.plan, one.report
+        name = one.entry.nickname
+        yield (
+            f"{name}: region and blocks",
+            {
+                "region (voxels)": format_roi(one.roi_voxels),
+                "segmentation": one.segmentation,
+                "probabilities": [str(path) for path in one.prob_maps],
+                "block (voxels)": "×".join(map(str, plan.block_shape)),
+                "tile of the network (voxels)": "×".join(map(str, plan.tile_shape)),
+                "arithmetic": f"{plan.flops / 1e12:.3g} TFLOP, {plan.flop_overhead:.2f} × the ideal",
+                "read": f"{plan.read_overhead:.2f} × the volume",
+                "memory of a worker, estimated": f"{plan.memory_bytes / 1e9:.1f} GB",
+                "expected time": format_seconds(plan.seconds),
+                "time of this run": format_seconds(report.seconds),
+                "throughput of this run": f"{report.voxels_per_second / 1e6:.3g} Mvoxel/s",
+                "blocks": _in_words(report),
+            },
+        )
+        if report.blocks is None:
+            continue
+        failed = failed_blocks(report.blocks)
+        if failed:
+            yield f"{name}: failed blocks", dict(failed)
+        slowest = slowest_blocks(report.blocks)
+        if slowest:
+            yield f"{name}: slowest blocks", dict(slowest)
+
+
+def _panels(prediction: EntryPrediction, num_classes: int) -> Iterable[SlicePanel]:
+    """Yield the three sections through the middle of a region, at most a window of each."""
+    entry, roi = prediction.entry, prediction.roi_voxels
+    raw = open_volume(entry.file / entry.raw).with_place(voxel_size=entry.voxel_size)
+    segmentation = _open(prediction.segmentation, entry)
+    maps = [_open(path, entry) for path in prediction.prob_maps]
+    truth = GroundTruth(entry, roi) if entry.labels else None
+    for axis in range(3):
+        window = _affordable_window(raw, roi, axis)
+        if window is None or min(size for i, size in enumerate(window.shape) if i != axis) < 2:
+            continue
+        y, x = (a for a in range(3) if a != axis)
+        scored = None if truth is None else ~truth.metric_mask(window)
+        yield SlicePanel(
+            title=f"{entry.nickname}, {'zyx'[axis]} = {window.begin[axis]}",
+            raw_YX=_section(raw.read_voxels(window), axis),
+            labels_YX=None if truth is None else _section(truth.classes(window), axis),
+            prediction_YX=_section(segmentation.read_voxels(window), axis),
+            excluded_YX=None if scored is None else _section(scored, axis),
+            pixel_nm=entry.voxel_size[x] if entry.voxel_size[y] == entry.voxel_size[x] else None,
+            probability_YX=_foreground(maps, window, axis, num_classes),
+        )
+
+
+def middle_window(roi: Roi, axis: int, largest: int = _WINDOW) -> Roi:
+    """Return the section through a region's middle across ``axis``, one voxel thick, cut to a window."""
+    shape = [1 if a == axis else min(size, largest) for a, size in enumerate(roi.shape)]
+    begin = [b + (s - n) // 2 for b, s, n in zip(roi.begin, roi.shape, shape, strict=True)]
+    return Roi(Coordinate(begin), Coordinate(shape))
+
+
+def _affordable_window(raw: Volume, roi: Roi, axis: int) -> Roi | None:
+    """Return the window of a section, smaller where the chunks are large; None where even that is too much.
+
+    A section across a stack of images touches as many images as it is high, and each is decoded whole.
+    """
+    for largest in (_WINDOW, _WINDOW // 2, _WINDOW // 4):
+        window = middle_window(roi, axis, largest)
+        if decoded_voxels(raw, window) <= _MOST_DECODED:
+            return window
+    return middle_window(roi, axis, _WINDOW // 4) if axis == 0 else None
+
+
+def decoded_voxels(volume: Volume, roi: Roi) -> int:
+    """Return the voxels of all chunks of ``volume`` that a region (absolute voxels) touches."""
+    local = roi - volume.roi_voxels.begin
+    chunks = volume.chunk_shape[-3:]
+    counts = [-(-e // c) - b // c for b, e, c in zip(local.begin, local.end, chunks, strict=True)]
+    return int(math.prod(counts) * math.prod(chunks))
+
+
+def _open(path: Path, entry: DataEntry) -> Volume:
+    return open_volume(path).with_place(voxel_size=entry.voxel_size)
+
+
+def _section(array_ZYX: NDArray[Any], axis: int) -> NDArray[Any]:
+    return array_ZYX.take(0, axis=axis)
+
+
+def _foreground(
+    maps: Sequence[Volume], window: Roi, axis: int, num_classes: int
+) -> NDArray[np.float32] | None:
+    """Return the probability of any class but the background, from the stored maps."""
+    foreground = maps[-(num_classes - 1) :] if num_classes > 1 else []
+    if not foreground:
+        return None
+    total = np.zeros([size for a, size in enumerate(window.shape) if a != axis], np.float32)
+    for volume in foreground:
+        scale = 255 if volume.dtype == np.uint8 else 1
+        total += _section(volume.read_voxels(window), axis).astype(np.float32) / scale
+    return np.clip(total, 0, 1)
+
+
+def _commands(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, str]]:
+    for one in predictions:
+        container, dataset = one.entry.file, one.entry.raw
+        results = one.segmentation
+        root = next((p for p in results.parents if p.suffix == ".zarr"), results.parent)
+        inside = str(results.relative_to(root))
+        view = ["incasem", "view", "-f", str(container), "-d", dataset]
+        view += [inside] if root == container else ["-f", str(root), "-d", inside]
+        yield "Look at it in the browser:", shlex.join(view)
+        export = ["incasem", "export", "-f", str(root), "-d", inside, "-o", "tiff"]
+        yield "Write the segmentation as a TIFF stack:", shlex.join(export)
