@@ -41,6 +41,12 @@ VERBS = {
             "predict_multiple",
         ),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
+        Verb(
+            "export-model",
+            "incasem.cli.sharing",
+            "export a trained network as BioImage.IO, TorchScript or ONNX",
+            "export_model",
+        ),
         Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),
     )
 }

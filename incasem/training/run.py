@@ -16,6 +16,7 @@ from incasem.config import (
     TrainingConfig,
     check_network_sizes,
     check_training_data,
+    class_names,
     data_config_path,
     load_data_config,
     load_training_config,
@@ -335,6 +336,7 @@ def _sidecar(request: TrainingRequest, prepared: _Prepared, directories: RunDire
         "task": "semantic",
         "model": settings["model"],
         "data": settings["data"],
+        "classes": class_names(prepared.training, prepared.config.data.num_classes),
         "training_data": prepared.config.training.data,
     }
 
