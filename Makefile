@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # Independent readers (zarr-python 3, the OME-NGFF validator) cannot share an environment with gunpowder on Python 3.11.
 READERS := .venv-readers
+# Nor can the packages of BioImage.IO, which judge exported models.
+BIOIMAGEIO := .venv-bioimageio
 
 .PHONY: install demo test test-all bench lint format clean
 
@@ -28,13 +30,18 @@ $(READERS)/.installed: constraints-readers.txt
 	$(READERS)/bin/pip --disable-pip-version-check --quiet install -r constraints-readers.txt
 	touch $@
 
+$(BIOIMAGEIO)/.installed: constraints-bioimageio.txt
+	$(PYTHON) -m venv $(BIOIMAGEIO)
+	$(BIOIMAGEIO)/bin/pip --disable-pip-version-check --quiet install -r constraints-bioimageio.txt
+	touch $@
+
 demo: install
 	$(BIN)/incasem demo
 
 test: $(VENV)/.installed-test $(READERS)/.installed
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not browser'
 
-test-all: $(VENV)/.installed-test $(READERS)/.installed
+test-all: $(VENV)/.installed-test $(READERS)/.installed $(BIOIMAGEIO)/.installed
 	$(BIN)/python -m pytest -n 2
 
 bench: $(VENV)/.installed-test
@@ -50,4 +57,4 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(READERS) build *.egg-info
+	rm -rf $(VENV) $(READERS) $(BIOIMAGEIO) build *.egg-info

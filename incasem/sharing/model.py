@@ -21,6 +21,8 @@ from incasem.tracking import MODEL_CARDS, TRAININGS, checkpoint_folder, find_tra
 _NAME = re.compile(r"[A-Za-z0-9_+\-() ]{5,128}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_+\-() ]+")
 _DOI = re.compile(r"10\.\d{4,9}/\S+")
+_SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+_LONGEST_DESCRIPTION = 1024
 _PUBLISHED_VOXEL_SIZE = (5.0, 5.0, 5.0)
 
 
@@ -55,6 +57,20 @@ class About:
                 explain(
                     "--name", repr(self.name), "5 to 128 letters, digits, spaces and _+-()", "Change the name"
                 )
+            )
+        if self.license is not None and not _SPDX.fullmatch(self.license):
+            raise ConfigError(
+                explain(
+                    "--license",
+                    repr(self.license),
+                    "an identifier of https://spdx.org/licenses such as CC-BY-4.0 or MIT",
+                    "Correct it",
+                )
+            )
+        if len(self.description or "") > _LONGEST_DESCRIPTION:
+            allowed = f"at most {_LONGEST_DESCRIPTION} characters"
+            raise ConfigError(
+                explain("--description", f"{len(self.description or '')} long", allowed, "Shorten it")
             )
         for doi, _ in self.cite:
             if not _DOI.fullmatch(doi):
