@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from incasem.tracking import (
     TRAININGS,
     Run,
     RunStore,
-    checkpoint_folder,
     find_training_settings,
     open_store,
     run_experiment,
@@ -99,7 +98,7 @@ def look_up(request: PredictionRequest, defaults: Sequence[str] = ()) -> Asked:
     entries = load_data_config(data, config.directories.data)
     check_prediction_data(config, entries)
     _check_scoring(config, entries)
-    models = checkpoint_folder(config.directories.runs, settings, request.run_id)
+    models = config.directories.runs / "models" / f"{_folder_of(settings, request.run_id):04d}"
     store = open_store(request.predictions, places.runs, PREDICTIONS, os.environ)
     return Asked(config, data, entries, models, store)
 
@@ -154,6 +153,11 @@ def _checkpoint(asked: Asked) -> Path:
             )
         )
     return found
+
+
+def _folder_of(settings: Mapping[str, Any], run_id: int) -> int:
+    """Return the run whose folder holds the checkpoints: a continued run writes to that of its first part."""
+    return int(settings.get("training", {}).get("continue_id") or run_id)
 
 
 def _with_checkpoint(config: PredictionConfig, checkpoint: Path) -> PredictionConfig:

@@ -16,7 +16,8 @@ from incasem.networks import (
     load_into,
     read_sidecar,
 )
-from incasem.tracking import MODEL_CARDS, TRAININGS, checkpoint_folder, find_training_settings, open_store
+from incasem.tracking import MODEL_CARDS, TRAININGS, find_training_settings, open_store
+from incasem.tracking.folders import checkpoint_folder
 
 _NAME = re.compile(r"[A-Za-z0-9_+\-() ]{5,128}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_+\-() ]+")

@@ -3,7 +3,7 @@
 Sacred and pymongo are imported when a run starts or a store is opened, not with this room.
 """
 
-from incasem.tracking.cards import MODEL_CARDS, checkpoint_folder, find_training_settings
+from incasem.tracking.cards import MODEL_CARDS, find_training_settings
 from incasem.tracking.environment import git_state
 from incasem.tracking.experiment import Outcome, Run, run_experiment
 from incasem.tracking.places import PREDICTIONS, TRAININGS, open_store
@@ -19,7 +19,6 @@ __all__ = [
     "Run",
     "RunInfo",
     "RunStore",
-    "checkpoint_folder",
     "find_training_settings",
     "git_state",
     "open_store",

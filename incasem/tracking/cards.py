@@ -5,7 +5,6 @@ settings, so that these ids work in a store that has never seen them.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +44,3 @@ def find_training_settings(store: RunStore, run_id: int, models_dir: Path) -> di
     if not isinstance(settings, dict):
         raise TrackingError(f'the model card {cards[0]} holds no settings under "config". Restore the file.')
     return settings
-
-
-def checkpoint_folder(runs: Path, settings: Mapping[str, Any], run_id: int) -> Path:
-    """Return the folder of a training's checkpoints: a continued run writes to that of its first part.
-
-    Args:
-        runs: `directories.runs`.
-        settings: of the training, see `find_training_settings`.
-        run_id: of the training.
-    """
-    first = settings.get("training", {}).get("continue_id") or run_id
-    return runs / "models" / f"{int(first):04d}"

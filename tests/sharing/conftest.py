@@ -18,7 +18,8 @@ def make_checkpoint(path, *, model=MODEL, sidecar=None, change=None):
         change(network)
     described = {
         "run_id": 5, "name": "mito training", "iteration": 40, "model": model,
-        "data": {"voxel_size": [4, 4, 4]}, "classes": ["mito"], "scores": {"validation": {"f1_class_1": 0.75, "f1_class_0": None}},
+        "data": {"voxel_size": [4, 4, 4]}, "classes": ["mito"],
+        "scores": {"validation": {"f1_class_1": 0.75, "f1_class_0": None}},
     } if sidecar is None else sidecar  # fmt: skip
     save_checkpoint(path, network, None, described)
     return network

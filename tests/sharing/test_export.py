@@ -58,7 +58,8 @@ def test_what_the_user_says_of_it(tmp_path, checkpoint):
     out = tmp_path / "shared"
     words = [
         "--name", "Mitochondria of my cell", "--author", "A. Uthor", "--author", "B. Other",
-        "--license", "MIT", "--cite", "10.1000/182", "My paper", "--classes", "outer", "--description", "Mine.",
+        "--license", "MIT", "--cite", "10.1000/182", "My paper",
+        "--classes", "outer", "--description", "Mine.",
     ]  # fmt: skip
     assert export("--checkpoint", checkpoint, "-o", out, *words) == 0
     described = yaml.safe_load((out / "rdf.yaml").read_text())
