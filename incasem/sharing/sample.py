@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from incasem.errors import DataError, explain
 from incasem.geometry import Roi
 from incasem.networks import InferenceNetwork, ValidNetwork, choose_precision
 from incasem.phantom import make_phantom
 from incasem.sharing.model import SharedModel
 from incasem.tasks.semantic import full_scale, normalise
-from incasem.volumes import open_volume
+from incasem.volumes import check_spatial, open_volume
 
 _LEAST_OUTPUT = (8, 64, 64)  # voxels: enough to show one section, quick to compute on a laptop
 _SEED = 1841
@@ -80,12 +79,7 @@ def predict_sample(network: ValidNetwork, raw_NCZYX: NDArray[Any], source: str) 
 def _middle(dataset: str, shape: tuple[int, ...]) -> NDArray[Any]:
     volume = open_volume(dataset)
     full_scale(volume.dtype)
-    if volume.axes != ("z", "y", "x"):
-        raise DataError(
-            explain(
-                f"axes of {dataset}", ", ".join(volume.axes), "z, y, x", "Name a dataset without channels"
-            )
-        )
+    check_spatial(volume)
     whole = volume.roi_voxels
     begin = [b + (w - s) // 2 for b, w, s in zip(whole.begin, whole.shape, shape, strict=True)]
     return volume.read_voxels(Roi(begin, shape), beyond="reflect")

@@ -14,14 +14,16 @@ from tests.defects.conftest import MODEL, entry, read, store
 
 
 def test_no_voxel_of_a_prediction_by_several_workers_is_lost(home):
-    region = entry(offset=[3, 5, 7], shape=[40, 40, 80])  # not on the grid of the chunks
+    raw = np.random.default_rng(1).integers(0, 256, (72, 80, 160)).astype(np.uint8)
+    store(home / "large.zarr/volumes/raw", raw)
+    region = entry(file="large.zarr", offset=[3, 5, 7], shape=[66, 70, 150])  # 2 × 2 × 3 blocks
     (home / "cell.json").write_text(json.dumps({"cell": region}))
     config = load_prediction_config(
         None,
         [
             "prediction.torch.device=cpu",
             "prediction.precision=fp32",
-            "prediction.block_size_voxels=[24,24,24]",
+            "prediction.block_size_voxels=[64,64,64]",
         ],
         {"model": MODEL},
     )
@@ -31,7 +33,7 @@ def test_no_voxel_of_a_prediction_by_several_workers_is_lost(home):
     )  # fmt: skip
     for path in result.prob_maps:
         probability = read(path)
-        assert probability.shape == (40, 40, 80)
+        assert probability.shape == (66, 70, 150)
         assert probability.min() > 0, "a lost voxel is 0"
 
 

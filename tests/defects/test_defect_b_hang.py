@@ -21,5 +21,5 @@ def test_an_exception_in_a_worker_ends_the_command(home, capsys):
     assert predict(home, {"cell": entry()}) == FailedBlocksError.exit_code
     assert time.monotonic() - begin < 200
     error = capsys.readouterr().err
-    assert "blocks failed" in error
+    assert "block failed" in error
     assert "volumes/raw" in error

@@ -9,7 +9,7 @@ from incasem.prediction import Predictor
 from incasem.prediction.tiling import AlignedTiling, PublishedTiling
 from tests.defects.conftest import make_network, store
 
-ROI = Roi((3, 5, 1), (40, 38, 42))
+ROI = Roi((4, 6, 1), (40, 38, 42))
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_probabilities_do_not_depend_on_where_blocks_and_tiles_lie(network, raw)
         tiled = probabilities(network, raw, ROI, AlignedTiling(network, Coordinate((size,) * 3)))
         np.testing.assert_allclose(tiled, whole, atol=1e-5)
     for cut in (7, 18):
-        left, right = Roi(ROI.begin, (40, 38, cut)), Roi((3, 5, 1 + cut), (40, 38, 42 - cut))
+        left, right = Roi(ROI.begin, (40, 38, cut)), Roi((4, 6, 1 + cut), (40, 38, 42 - cut))
         parts = [probabilities(network, raw, part) for part in (left, right)]
         np.testing.assert_allclose(np.concatenate(parts, axis=3), whole, atol=1e-5)
 

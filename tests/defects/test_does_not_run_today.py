@@ -19,8 +19,12 @@ ALLOWED = ("3.11", "3.12", "3.13")
 
 
 def python_of(version):
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return sys.executable if version == own else shutil.which(f"python{version}")
+    """An interpreter of this version, also where pyenv keeps one that is not switched on."""
+    kept = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for python in (sys.executable, shutil.which(f"python{version}"), *kept):
+        if python and version in subprocess.run([python, "--version"], capture_output=True, text=True).stdout:
+            return python
+    return None
 
 
 @pytest.mark.parametrize("version", ALLOWED)
