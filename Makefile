@@ -7,6 +7,8 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 READERS := .venv-readers
 # napari with its OME-Zarr plugin, without a window: for one slow test.
 NAPARI := .venv-napari
+# Nor can the packages of BioImage.IO, which judge exported models.
+BIOIMAGEIO := .venv-bioimageio
 
 .PHONY: install demo test test-all bench lint format clean
 
@@ -35,13 +37,18 @@ $(NAPARI)/.installed: constraints-napari.txt
 	$(NAPARI)/bin/pip --disable-pip-version-check --quiet install -r constraints-napari.txt
 	touch $@
 
+$(BIOIMAGEIO)/.installed: constraints-bioimageio.txt
+	$(PYTHON) -m venv $(BIOIMAGEIO)
+	$(BIOIMAGEIO)/bin/pip --disable-pip-version-check --quiet install -r constraints-bioimageio.txt
+	touch $@
+
 demo: install
 	$(BIN)/incasem demo
 
 test: $(VENV)/.installed-test $(READERS)/.installed
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not browser'
 
-test-all: $(VENV)/.installed-test $(READERS)/.installed $(NAPARI)/.installed
+test-all: $(VENV)/.installed-test $(READERS)/.installed $(NAPARI)/.installed $(BIOIMAGEIO)/.installed
 	$(BIN)/python -m pytest -n 2
 
 bench: $(VENV)/.installed-test
@@ -57,4 +64,4 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(READERS) $(NAPARI) build *.egg-info
+	rm -rf $(VENV) $(READERS) $(NAPARI) $(BIOIMAGEIO) build *.egg-info

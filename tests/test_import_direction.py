@@ -12,7 +12,7 @@ FLOORS = {
     "volumes": 1, "networks": 1, "pixels": 1, "metrics": 1, "config": 1, "tracking": 1, "phantom": 1,
     "blockwise": 2, "tasks": 2,
     "prediction": 3, "formatting": 3, "segmentation": 3, "evaluation": 3, "viewing": 3,
-    "training": 4, "runs": 4,
+    "training": 4, "runs": 4, "sharing": 4,
     "demo": 5, "preflight": 5,
     "cli": 6,
     "__main__": 7,

@@ -52,6 +52,12 @@ VERBS = {
         Verb("threshold", "incasem.cli.postprocessing", "make a segmentation of probabilities", "threshold"),
         Verb("evaluate", "incasem.cli.postprocessing", "score a prediction against labels", "evaluate"),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
+        Verb(
+            "export-model",
+            "incasem.cli.sharing",
+            "export a trained network as BioImage.IO, TorchScript or ONNX",
+            "export_model",
+        ),
         Verb("view", "incasem.cli.viewing", "open volumes in neuroglancer", "view"),
         Verb("view-rois", "incasem.cli.viewing", "show the regions of data configurations", "view_rois"),
         Verb(

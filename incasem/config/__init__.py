@@ -13,7 +13,7 @@ from incasem.config.checks import (
     prediction_checks,
     training_checks,
 )
-from incasem.config.data_config import DataEntry, load_data_config
+from incasem.config.data_config import DataEntry, class_names, load_data_config
 from incasem.config.loading import load_prediction_config, load_training_config, with_seed
 from incasem.config.paths import data_config_path
 from incasem.config.prediction import PredictionConfig
@@ -28,6 +28,7 @@ __all__ = [
     "check_prediction_data",
     "check_training_data",
     "check_voxel_sizes",
+    "class_names",
     "data_config_path",
     "load_data_config",
     "load_prediction_config",

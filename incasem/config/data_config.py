@@ -1,7 +1,7 @@
 """Data configurations: JSON files that say which regions of which volumes are used."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,6 +83,16 @@ class DataEntry:
     def output_file(self, output_directory: Path) -> Path:
         """Return where results of this entry go: the container as given, below ``output_directory``."""
         return output_directory / Path(self.file_as_given or self.file).expanduser()
+
+
+def class_names(entries: Sequence[DataEntry], num_classes: int) -> list[str]:
+    """Return a name for each class from 1 on: that of its label dataset, in the first entry that has one."""
+    datasets: dict[int, str] = {}
+    for entry in entries:
+        for dataset, number in entry.labels.items():
+            datasets.setdefault(number, dataset)
+    names = {number: dataset.rstrip("/").rpartition("/")[2] for number, dataset in datasets.items()}
+    return [names.get(number, f"class_{number}") for number in range(1, num_classes)]
 
 
 def _labels(value: Any) -> dict[str, int]:

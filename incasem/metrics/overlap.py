@@ -73,6 +73,21 @@ def check_shapes(arrays: Mapping[str, Array], truth: Array) -> None:
             )
 
 
+def check_num_classes(num_classes: int) -> None:
+    """Raise a DataError for a number of classes, with the background, that is not positive."""
+    if num_classes < 1:
+        raise DataError(f"num_classes is {num_classes}; allowed: 1 or more. Count the background as a class.")
+
+
+def check_mergeable(what: str, other: int, own: int) -> None:
+    """Raise a DataError where counts (``what``) of ``other`` classes are to be added to those of ``own``."""
+    if other != own:
+        raise DataError(
+            f"num_classes of the merged {what} is {other}; allowed: {own}, as here. "
+            "Merge scores of one task only."
+        )
+
+
 class OverlapAccumulator:
     """Confusion matrix of predicted against true classes over any number of blocks.
 
@@ -84,10 +99,7 @@ class OverlapAccumulator:
     """
 
     def __init__(self, num_classes: int) -> None:
-        if num_classes < 1:
-            raise DataError(
-                f"num_classes is {num_classes}; allowed: 1 or more. Count the background as a class."
-            )
+        check_num_classes(num_classes)
         self.num_classes = num_classes
         self._confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
 
@@ -155,11 +167,7 @@ class OverlapAccumulator:
         Raises:
             DataError: ``other`` has another number of classes.
         """
-        if other.num_classes != self.num_classes:
-            raise DataError(
-                f"num_classes of the merged scores is {other.num_classes}; "
-                f"allowed: {self.num_classes}, as here. Merge scores of one task only."
-            )
+        check_mergeable("scores", other.num_classes, self.num_classes)
         self._confusion += other._confusion
 
     def scores(self) -> list[ClassScores]:

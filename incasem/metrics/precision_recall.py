@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from incasem.errors import DataError
-from incasem.metrics.overlap import SLICE_VOXELS, check_shapes
+from incasem.metrics.overlap import SLICE_VOXELS, check_mergeable, check_num_classes, check_shapes
 
 Array = npt.NDArray[Any]
 
@@ -64,10 +64,7 @@ class PrecisionRecallAccumulator:
     """
 
     def __init__(self, num_classes: int) -> None:
-        if num_classes < 1:
-            raise DataError(
-                f"num_classes is {num_classes}; allowed: 1 or more. Count the background as a class."
-            )
+        check_num_classes(num_classes)
         self.num_classes = num_classes
         self._histograms = np.zeros((num_classes, 2, LEVELS), dtype=np.int64)
 
@@ -120,11 +117,7 @@ class PrecisionRecallAccumulator:
         Raises:
             DataError: ``other`` has another number of classes.
         """
-        if other.num_classes != self.num_classes:
-            raise DataError(
-                f"num_classes of the merged curves is {other.num_classes}; "
-                f"allowed: {self.num_classes}, as here. Merge scores of one task only."
-            )
+        check_mergeable("curves", other.num_classes, self.num_classes)
         self._histograms += other._histograms
 
     def counts(self, class_id: int) -> ThresholdCounts:

@@ -20,6 +20,7 @@ from incasem.networks.inference import (
 from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice, weighted_bce
+from incasem.networks.portable import Crop, PortableUnet, portable
 from incasem.networks.selection import (
     ScoredCheckpoint,
     best_checkpoint,
@@ -35,8 +36,10 @@ from incasem.networks.weight_standardization import learnt_filters, plain_state,
 __all__ = [
     "Backend",
     "Checkpoint",
+    "Crop",
     "InferenceNetwork",
     "OneConv3d",
+    "PortableUnet",
     "ScoredCheckpoint",
     "Unet",
     "ValidNetwork",
@@ -58,6 +61,7 @@ __all__ = [
     "mean_f1",
     "mean_score",
     "plain_state",
+    "portable",
     "read_sidecar",
     "rearranged",
     "remove_old_checkpoints",

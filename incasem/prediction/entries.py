@@ -11,7 +11,7 @@ from incasem.errors import CheckpointError, DataError, explain
 from incasem.geometry import Roi, format_roi
 from incasem.networks import read_sidecar
 from incasem.tasks.semantic import full_scale
-from incasem.volumes import Volume, open_volume
+from incasem.volumes import Volume, check_spatial, open_volume
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,7 @@ def open_entry(entry: DataEntry) -> OpenedEntry:
     """
     raw = _open(entry, entry.raw)
     full_scale(raw.dtype)
-    if raw.axes != ("z", "y", "x"):
-        raise DataError(
-            explain(
-                f"axes of {raw.path}",
-                ", ".join(raw.axes),
-                "z, y, x",
-                "Predict from a grey-value dataset without channels",
-            )
-        )
+    check_spatial(raw, entry.nickname)
     roi = entry.roi_within(raw.roi_voxels)
     _warn_of_gaps(raw, roi)
     mask = None if entry.mask is None else _open(entry, entry.mask)

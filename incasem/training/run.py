@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from incasem.config import TrainingConfig, with_seed
+from incasem.config import TrainingConfig, class_names, with_seed
 from incasem.networks import ScoredCheckpoint, best_scored_checkpoint, keep_freed_memory
 from incasem.tracking import Run, run_experiment
 from incasem.training.directories import RunDirectories
@@ -144,6 +144,7 @@ def _sidecar(
         "task": "semantic",
         "model": settings["model"],
         "data": settings["data"],
+        "classes": class_names(prepared.training, prepared.config.data.num_classes),
         "training_data": prepared.config.training.data,
     }
 

@@ -18,7 +18,7 @@ from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.tasks import semantic
 from incasem.tasks.ground_truth import GroundTruth
 from incasem.training._gunpowder import gp
-from incasem.volumes import Volume, open_volume
+from incasem.volumes import Volume, check_spatial, open_volume
 
 VOXEL = Coordinate(1, 1, 1)
 EVERYWHERE = Roi((None,) * 3, (None,) * 3)
@@ -71,14 +71,14 @@ def open_entry(entry: DataEntry, index: int = 0, *, cache_bytes: int = 0) -> Ent
     """
     stored_raw = open_volume(entry.file / entry.raw, cache_bytes=cache_bytes // 2)
     raw = stored_raw.with_place(voxel_size=entry.voxel_size)
-    _check_spatial(raw, entry)
+    check_spatial(raw, entry.nickname)
     semantic.full_scale(raw.dtype)
     available = raw.roi_voxels
     datasets = (*entry.labels, *((entry.mask,) if entry.mask else ()), *entry.metric_masks)
     volumes = {name: open_volume(entry.file / name) for name in datasets}
     for name, stored in volumes.items():
         volume = stored.with_place(voxel_size=entry.voxel_size)
-        _check_spatial(volume, entry)
+        check_spatial(volume, entry.nickname)
         _check_same_voxels(stored, stored_raw, entry)
         if volume.dtype.kind not in "uib":
             raise DataError(
@@ -120,18 +120,6 @@ def check_entries(entries: Sequence[DataEntry]) -> None:
     """
     for index, entry in enumerate(entries):
         open_entry(entry, index)
-
-
-def _check_spatial(volume: Volume, entry: DataEntry) -> None:
-    if volume.axes != ("z", "y", "x"):
-        raise DataError(
-            explain(
-                f"axes of {volume.path} of {entry.nickname!r}",
-                ", ".join(volume.axes),
-                "z, y, x",
-                "Choose or extract a single channel",
-            )
-        )
 
 
 def _check_same_voxels(volume: Volume, raw: Volume, entry: DataEntry) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from incasem.config import load_data_config
+from incasem.config import class_names, load_data_config
 from incasem.errors import ConfigError, DataError
 from incasem.geometry import Roi
 
@@ -170,3 +170,11 @@ def test_faults_of_the_json_itself(write, content, part):
     text = message(path)
     assert str(path) in text
     assert part in text
+
+
+def test_classes_are_called_like_their_label_datasets(write, tmp_path):
+    labels = [{"volumes/labels/er": 1}, {}, {"volumes/labels/mito": 1, "volumes/labels/golgi": 2}]
+    entries = load_data_config(
+        write({f"cell_{i}": ENTRY | {"labels": given} for i, given in enumerate(labels)}), tmp_path
+    )
+    assert class_names(entries, 4) == ["er", "golgi", "class_3"]

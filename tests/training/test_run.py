@@ -35,6 +35,7 @@ def test_what_a_training_leaves(project):
         f"model_checkpoint_{i}{suffix}" for i in (0, 2, 4) for suffix in ("", ".json")
     }
     sidecar = json.loads((runs / "models/0001/model_checkpoint_4.json").read_text())
+    assert sidecar["classes"] == ["ball"]
     assert sidecar["run_id"] == 1
     assert sidecar["iteration"] == 4
     assert 0 <= sidecar["scores"]["validate"]["f1_class_1"] <= 1

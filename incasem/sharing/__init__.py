@@ -1,0 +1,6 @@
+"""A trained network in files that other programs read: BioImage.IO, TorchScript and ONNX."""
+
+from incasem.sharing.export import ExportRequest, export_model
+from incasem.sharing.model import About, ModelChoice
+
+__all__ = ["About", "ExportRequest", "ModelChoice", "export_model"]
