@@ -1,9 +1,10 @@
-"""How Sphinx builds the site: `make docs`. Nothing is fetched, neither when it is built nor when it is read."""
+"""How Sphinx builds the site: `make docs`. Nothing is fetched, neither to build it nor to read it."""
 
 import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -12,7 +13,7 @@ import generate  # noqa: E402
 
 project = "incasem"
 author = "the incasem developers"
-copyright = "the incasem developers; BSD-3-Clause"  # noqa: A001
+copyright = "the incasem developers; BSD-3-Clause"
 release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -42,24 +43,24 @@ toc_object_entries_show_parents = "hide"
 _LITERAL = re.compile(r"``.+?``|`[^`]+`|:\w+:`[^`]+`", re.DOTALL)
 
 
-def _as_restructured_text(text):
+def _as_restructured_text(text: str) -> str:
     """Escape what docstrings hold that only reStructuredText takes for markup."""
     parts, position = [], 0
-    for literal in _LITERAL.finditer(text):
+    for literal in _LITERAL.finditer(text: str) -> str:
         parts += [_escaped(text[position : literal.start()]), literal[0]]
         position = literal.end()
     return "".join([*parts, _escaped(text[position:])])
 
 
-def _escaped(text):
+def _escaped(text: str) -> str:
     return re.sub(r"[*|]|(?<=\w)_(?=\W|$)", lambda found: "\\" + found[0], text)
 
 
-def _mend_docstring(app, what, name, obj, options, lines):
+def _mend_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = _as_restructured_text("\n".join(lines)).split("\n")
 
 
-def setup(app):
+def setup(app: Any) -> None:
     """Write the generated pages before Sphinx looks for sources, and hook the docstrings in."""
     generate.write_pages(HERE / "reference" / "generated")
     app.connect("autodoc-process-docstring", _mend_docstring, priority=100)  # before napoleon

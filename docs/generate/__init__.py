@@ -1,4 +1,4 @@
-"""Pages of the reference that are made from the code: commands from their parsers, settings from their models."""
+"""Pages of the reference that are made from the code: commands and settings."""
 
 import shutil
 from pathlib import Path

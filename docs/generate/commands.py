@@ -58,12 +58,12 @@ def _list() -> str:
     pages = "\n".join(f"command-{name}" for name in VERBS)
     return "\n".join([
         "# Commands", "",
-        "Every published script is also a verb of the one command `incasem`; both take the same options. "
-        "`-h` lists them. Options may also stand in a file of lines `option: value`, given by `--config`.", "",
+        "Every published script is also a verb of the one command `incasem`; both take the same options, "
+        "which `-h` lists. They may also stand in a file of lines `option: value`, given by `--config`.", "",
         "| verb | what it does | script in `scripts/` |", "|---|---|---|", *rows, "",
-        "Exit codes: 0 done; 2 a setting or an option, 3 data, 4 a checkpoint cannot be used as asked; 5 blocks "
-        "failed; 6 the run store cannot be used; 130 interrupted. The message says the setting, its value, what is "
-        "allowed and what to do.", "",
+        "Exit codes: 0 done; 2 a setting or an option, 3 data, 4 a checkpoint cannot be used as asked; 5 "
+        "blocks failed; 6 the run store cannot be used; 130 interrupted. The message says the setting, its "
+        "value, what is allowed and what to do.", "",
         "```{toctree}", ":hidden:", "", pages, "```", "",
     ])  # fmt: skip
 
@@ -71,7 +71,9 @@ def _list() -> str:
 def _page(verb: Verb) -> str:
     lines = [f"# incasem {verb.name}", "", *_body(parser_of(verb), level=2)]
     if scripts := scripts_of(verb):
-        named = ", ".join(f"`python {Path(script).name}` in `scripts/{Path(script).parent}`" for script in scripts)
+        named = ", ".join(
+            f"`python {Path(script).name}` in `scripts/{Path(script).parent}`" for script in scripts
+        )
         lines += ["", f"The same as {named}."]
     return "\n".join(lines) + "\n"
 
@@ -79,7 +81,9 @@ def _page(verb: Verb) -> str:
 def _body(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
     usage = parser.format_usage().removeprefix("usage: ").strip()
     yield from [_text(parser.description or ""), "", "```text", usage, "```", ""]
-    options = [a for a in parser._actions if not isinstance(a, (argparse._HelpAction, argparse._SubParsersAction))]
+    options = [
+        a for a in parser._actions if not isinstance(a, (argparse._HelpAction, argparse._SubParsersAction))
+    ]
     if options:
         yield from ["| option | meaning | default |", "|---|---|---|"]
         yield from (_row(parser, action) for action in options if action.help != argparse.SUPPRESS)

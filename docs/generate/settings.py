@@ -37,17 +37,32 @@ class Setting:
     meaning: str
 
 
-def settings_of(model: type[BaseModel], comments: dict[str, str], prefix: str = "") -> Iterator[Setting]:
-    """Return all settings of a model and of the sections in it, in their order."""
+@dataclass(frozen=True)
+class Group:
+    """The settings of one section, without those of the sections in it."""
+
+    name: str
+    purpose: str
+    settings: list[Setting]
+
+
+def groups_of(model: type[BaseModel], comments: dict[str, str], prefix: str = "") -> Iterator[Group]:
+    """Return the sections of a model with their settings, in their order."""
     said = _strings_below_fields(model)
+    settings: list[Setting] = []
+    sections: list[tuple[type[BaseModel], str]] = []
     for attribute, info in model.model_fields.items():
         name = prefix + (info.alias or attribute)
         section = section_type(info.annotation)
         if section is not None:
-            yield from settings_of(section, comments, f"{name}.")
+            sections.append((section, f"{name}."))
             continue
-        meaning = said.get(attribute) or comments.get(name, "")
-        yield Setting(name, _default(info), _allowed(info), " ".join(meaning.split()))
+        meaning = " ".join((said.get(attribute) or comments.get(name, "")).split())
+        settings.append(Setting(name, _default(info), _allowed(info), meaning[:1].upper() + meaning[1:]))
+    if settings:
+        yield Group(prefix.removesuffix("."), inspect.getdoc(model) or "", settings)
+    for section, section_prefix in sections:
+        yield from groups_of(section, comments, section_prefix)
 
 
 def settings_pages() -> dict[str, str]:
@@ -61,9 +76,9 @@ def settings_pages() -> dict[str, str]:
         comments = yaml_comments(path.read_text())
         if kind == "prediction":  # `model` and `data` are those of the training
             comments = yaml_comments((SCRIPTS / "02_train/config_training.yaml").read_text()) | comments
-        pages[f"settings-{kind}.md"] = _page(kind, file, list(settings_of(model, comments)), path.read_text())
-    entry = list(settings_of(data_configuration._Entry, _entry_attributes()))
-    pages["data-configuration.md"] = _data_page(entry)
+        pages[f"settings-{kind}.md"] = _page(kind, file, list(groups_of(model, comments)), path.read_text())
+    (entry,) = groups_of(data_configuration._Entry, _entry_attributes())
+    pages["data-configuration.md"] = _data_page(entry.settings)
     return pages
 
 
@@ -86,42 +101,34 @@ def yaml_comments(text: str) -> dict[str, str]:
     return comments
 
 
-def _page(kind: str, file: str, settings: list[Setting], yaml_text: str) -> str:
+def _page(kind: str, file: str, groups: list[Group], yaml_text: str) -> str:
     lines = [
         f"# Settings of a {kind}", "",
         f"Every setting may stand in a YAML file such as "
         f"`scripts/{file}` (below), or on the command line after `with` as `name=value`, which wins. "
         "A key that is not a setting is an error with a suggestion. Sizes are voxels in z, y, x.", "",
     ]  # fmt: skip
-    for group in dict.fromkeys(_group(setting.name) for setting in settings):
-        members = [setting for setting in settings if _group(setting.name) == group]
-        lines += [f"## {group or 'At the top'}", "", *_table(members), ""]
+    for group in sorted(groups, key=lambda group: not group.name):  # those without a section at the end
+        purpose = _cell(" ".join(group.purpose.split())) if group.name else "In no section."
+        lines += [f"## {group.name or 'seed'}", "", purpose, "", *_table(group.settings), ""]
     lines += ["## The commented file", "", f"`scripts/{file}`:", "", "```yaml", yaml_text.rstrip(), "```", ""]
     return "\n".join(lines)
 
 
-def _group(name: str) -> str:
-    """Return the section whose table holds a setting: augmentations have their own."""
-    parts = name.split(".")[:-1]
-    depth = 2 if parts[:2] == ["training", "augmentation"] else 1
-    return ".".join(parts[:depth])
-
-
 def _data_page(entry: list[Setting]) -> str:
     example = (SCRIPTS / "02_train/data_configs/example_validation_er.json").read_text().rstrip()
-    shown = [s for s in entry if s.name]
     return "\n".join([
         "# Data configurations", "",
         "A JSON file that says which regions of which volumes are used: an object with one entry a region, "
         "whose name (nickname) becomes the name of folders and curves.", "",
-        *_table(shown), "",
+        *_table(entry), "",
         "- The region must lie within the raw volume. `offset` counts voxels on the absolute grid, that is, "
         "offset in nm divided by the voxel size; attributes of volumes say nm.",
-        "- Any nonzero voxel of a label dataset belongs to its class; ids of instances are fine. A voxel of two classes "
-        "is background.",
+        "- Any nonzero voxel of a label dataset belongs to its class; ids of instances are fine. A voxel of two "
+        "classes is background.",
         "- Everything inside the region that belongs to a class must be annotated.",
-        "- With more than one class, `data.num_classes`, `model.num_fmaps_out` and the length of `loss.weight` are "
-        "the number of classes with the background.", "",
+        "- With more than one class, `data.num_classes`, `model.num_fmaps_out` and the length of `loss.weight` "
+        "are the number of classes with the background.", "",
         "`scripts/02_train/data_configs/example_validation_er.json`, as the published guide prints it:", "",
         "```json", example, "```", "",
     ])  # fmt: skip
@@ -134,6 +141,7 @@ def _table(settings: list[Setting]) -> list[str]:
 
 def _cell(text: str) -> str:
     text = re.sub(r"\bNone: ", "empty: ", text)
+    text = re.sub(r", or None(: all)?\.$", lambda found: f"; empty{found[1] or ': all of the volume'}.", text)
     return re.sub(r"([|<>*_\[\]])", r"\\\1", text) if "`" not in text else text.replace("|", "\\|")
 
 
@@ -199,4 +207,8 @@ def _entry_attributes() -> dict[str, str]:
     text = inspect.getdoc(data_configuration.DataEntry) or ""
     found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", text, re.MULTILINE)
     meanings = {name: " ".join(meaning.split()) for name, meaning in found}
-    return meanings | {"file": "the container, absolute or relative to `directories.data`."}
+    meanings["file"] = "The container, absolute or relative to `directories.data`."
+    meanings["voxel_size"] = (
+        "The same in all entries, and as in `data.voxel_size`. Wins over what the volume says."
+    )
+    return meanings
