@@ -46,7 +46,7 @@ _LITERAL = re.compile(r"``.+?``|`[^`]+`|:\w+:`[^`]+`", re.DOTALL)
 def _as_restructured_text(text: str) -> str:
     """Escape what docstrings hold that only reStructuredText takes for markup."""
     parts, position = [], 0
-    for literal in _LITERAL.finditer(text: str) -> str:
+    for literal in _LITERAL.finditer(text):
         parts += [_escaped(text[position : literal.start()]), literal[0]]
         position = literal.end()
     return "".join([*parts, _escaped(text[position:])])

@@ -124,11 +124,11 @@ def _data_page(entry: list[Setting]) -> str:
         *_table(entry), "",
         "- The region must lie within the raw volume. `offset` counts voxels on the absolute grid, that is, "
         "offset in nm divided by the voxel size; attributes of volumes say nm.",
-        "- Any nonzero voxel of a label dataset belongs to its class; ids of instances are fine. A voxel of two "
-        "classes is background.",
+        "- Any nonzero voxel of a label dataset belongs to its class; ids of instances are fine. A voxel of "
+        "two classes is background.",
         "- Everything inside the region that belongs to a class must be annotated.",
-        "- With more than one class, `data.num_classes`, `model.num_fmaps_out` and the length of `loss.weight` "
-        "are the number of classes with the background.", "",
+        "- With more than one class, `data.num_classes`, `model.num_fmaps_out` and the length of "
+        "`loss.weight` are the number of classes with the background.", "",
         "`scripts/02_train/data_configs/example_validation_er.json`, as the published guide prints it:", "",
         "```json", example, "```", "",
     ])  # fmt: skip
