@@ -20,7 +20,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["generate", "README.md", "_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings: list[str] = []
 
 html_theme = "furo"
 html_title = "incasem"
@@ -36,6 +35,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 default_role = "code"
+add_module_names = False
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
@@ -56,11 +56,22 @@ def _escaped(text: str) -> str:
     return re.sub(r"[*|]|(?<=\w)_(?=\W|$)", lambda found: "\\" + found[0], text)
 
 
+_PLAIN = ("attribute", "data", "property")  # whose text napoleon takes for `type: text` if it holds a colon
+_kept: dict[str, list[str]] = {}
+
+
 def _mend_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = _as_restructured_text("\n".join(lines)).split("\n")
+    if what in _PLAIN:
+        _kept[name] = lines.copy()
+
+
+def _restore_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    lines[:] = _kept.pop(name, lines)
 
 
 def setup(app: Any) -> None:
     """Write the generated pages before Sphinx looks for sources, and hook the docstrings in."""
     generate.write_pages(HERE / "reference" / "generated")
     app.connect("autodoc-process-docstring", _mend_docstring, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", _restore_docstring, priority=900)  # after it

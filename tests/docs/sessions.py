@@ -1,0 +1,112 @@
+"""The homes that the commands of the documentation begin in: each with what the page takes as given."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from incasem.phantom import Phantom
+from incasem.volumes import create_volume
+from tests.end_to_end.conftest import Shell, make_home
+from tests.end_to_end.stand_ins import write_cell, write_checkpoint
+
+SHAPE = (112, 116, 150)
+REGIONS = {"my_train": (0, 100), "my_validation": (100, 150), "my_cell": (90, 150)}
+# What only a test adds to the trainings in the documentation.
+TRAINING = (
+    "model.num_fmaps=2 training.input_size_voxels=[108,108,108] training.output_size_voxels=[14,14,14] "
+    "training.iterations=2 training.save_every=1 validation.validate_every=2 training.precache.num_workers=0 "
+    "torch.device=cpu"
+)
+# `with` settings go behind those of the page, so that they win; everything else stays as printed.
+PRELUDE = f"""
+set -euo pipefail
+_typed() {{
+  case "$* " in
+    *" with "*) case "$1 $2" in
+      "incasem train"|"python train.py") command "$@" {TRAINING}; return;;
+    esac;;
+  esac
+  command "$@"
+}}
+incasem() {{ _typed incasem "$@"; }}
+python() {{ _typed python "$@"; }}
+cd ~
+"""
+
+
+def empty(home: Path, phantom: Phantom) -> Shell:
+    """A home with the clone, and nothing else."""
+    return make_home(home)
+
+
+def stacks(home: Path, phantom: Phantom) -> Shell:
+    """Images and annotations as stacks of TIFF sections in the home."""
+    shell = make_home(home)
+    _write_stacks(phantom, home / "my_images", home / "my_er_annotations")
+    return shell
+
+
+def guide(home: Path, phantom: Phantom) -> Shell:
+    """The same where the published guide has them."""
+    shell = make_home(home)
+    data = home / "incasem/data"
+    _write_stacks(phantom, data / "my_new_data", data / "my_new_er_annotations")
+    return shell
+
+
+def cell(home: Path, phantom: Phantom) -> Shell:
+    """A formatted cell, data configurations of it, and a published checkpoint (of a small network)."""
+    shell = make_home(home)
+    file = home / "incasem/data/my_cell.zarr"
+    write_cell(file, phantom, (0, 0, 0), "er", mask=True)
+    for name, array_ZYX in (
+        ("volumes/raw", phantom.raw_ZYX),
+        ("volumes/metric_masks/er", np.full(SHAPE, 255, np.uint8)),
+    ):
+        volume = create_volume(file / name, shape=SHAPE, dtype=np.uint8, voxel_size=(5, 5, 5))
+        volume.write_voxels(volume.roi_voxels, array_ZYX)
+    for name, (begin, end) in REGIONS.items():
+        entry = {
+            "file": "my_cell.zarr", "offset": [0, 0, begin], "shape": [*SHAPE[:2], end - begin],
+            "voxel_size": [5, 5, 5], "raw": "volumes/raw_equalized_0.02",
+            "metric_masks": ["volumes/metric_masks/er"], "labels": {"volumes/labels/er": 1},
+        }  # fmt: skip
+        for folder in ("02_train", "03_predict"):
+            path = home / f"incasem/scripts/{folder}/data_configs/{name}.json"
+            path.write_text(json.dumps({f"{name}_er": entry}))
+    for name in ("1841_er", "1847_mito"):
+        file = home / f"incasem/models/pretrained_checkpoints/model_checkpoint_{name}_CF.pt"
+        write_checkpoint(file, num_fmaps=2 if name == "1841_er" else 32)
+    return shell
+
+
+def trained(home: Path, phantom: Phantom) -> Shell:
+    """The same, and training 1, validated, in the run store."""
+    shell = cell(home, phantom)
+    shell.must(
+        f"{PRELUDE}\ncd ~/incasem/scripts/02_train\nincasem train --name my_training with config_training.yaml "
+        "training.data=data_configs/my_train.json validation.data=data_configs/my_validation.json"
+    )
+    return shell
+
+
+SESSIONS: dict[str, Callable[[Path, Phantom], Shell]] = {
+    session.__name__: session for session in (empty, stacks, guide, cell, trained)
+}
+
+
+def _write_stacks(phantom: Phantom, images: Path, annotations: Path) -> None:
+    for folder, volume_ZYX in ((images, phantom.raw_ZYX), (annotations, phantom.semantic("er"))):
+        folder.mkdir(parents=True)
+        for z, section_YX in enumerate(volume_ZYX):
+            tifffile.imwrite(folder / f"section_{z:04d}.tif", section_YX)
+
+
+def copy_of(shell: Shell, home: Path) -> Shell:
+    """Return the same home at another place, as if it had always been there."""
+    shutil.copytree(shell.home, home, symlinks=True)
+    return Shell(home)
