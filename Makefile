@@ -6,7 +6,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 # Independent readers (zarr-python 3, the OME-NGFF validator) cannot share an environment with gunpowder on Python 3.11.
 READERS := .venv-readers
 
-.PHONY: install demo test test-all bench lint format clean
+.PHONY: install demo test test-all bench docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -20,7 +20,7 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install -c constraints.txt -e '.[test]'
+	$(PIP) install -c constraints.txt -e '.[test,docs]'
 	touch $@
 
 $(READERS)/.installed: constraints-readers.txt
@@ -39,6 +39,10 @@ test-all: $(VENV)/.installed-test $(READERS)/.installed
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks
+
+# The site, in build/docs/index.html: built and read without a network. A warning is an error.
+docs: $(VENV)/.installed-test
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

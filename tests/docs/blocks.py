@@ -13,7 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _SESSION = re.compile(r"<!-- session: (\w+) -->")
 _FENCE = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n)?^(?P<fence>`{3,})(?P<language>bash|python)\n(?P<code>.*?)^(?P=fence)$",
+    r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n)?"
+    r"^(?P<fence>`{3,})(?P<language>bash|python)\n(?P<code>.*?)^(?P=fence)$",
     re.MULTILINE | re.DOTALL,
 )
 
@@ -30,7 +31,11 @@ class Block:
 
     def as_bash(self) -> str:
         """Return the block as bash has it."""
-        return self.code if self.language == "bash" else f"python - <<'END_OF_PYTHON'\n{self.code}END_OF_PYTHON\n"
+        return (
+            self.code
+            if self.language == "bash"
+            else f"python - <<'END_OF_PYTHON'\n{self.code}END_OF_PYTHON\n"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,13 @@ def read_page(path: Path) -> Page:
     name = str(path.relative_to(ROOT))
     session = _SESSION.search(text)
     blocks = [
-        Block(name, text.count("\n", 0, found.start("fence")) + 1, found["language"], found["code"], found["reason"])
+        Block(
+            name,
+            text.count("\n", 0, found.start("fence")) + 1,
+            found["language"],
+            found["code"],
+            found["reason"],
+        )
         for found in _FENCE.finditer(text)
     ]
     return Page(name, session[1] if session else None, blocks)

@@ -1,7 +1,6 @@
 """The homes that the commands of the documentation begin in: each with what the page takes as given."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tests.end_to_end.stand_ins import write_cell, write_checkpoint
 
 SHAPE = (112, 116, 150)
 REGIONS = {"my_train": (0, 100), "my_validation": (100, 150), "my_cell": (90, 150)}
+CHECKPOINT = "incasem/models/pretrained_checkpoints/model_checkpoint_1841_er_CF.pt"
 # What only a test adds to the trainings in the documentation.
 TRAINING = (
     "model.num_fmaps=2 training.input_size_voxels=[108,108,108] training.output_size_voxels=[14,14,14] "
@@ -44,8 +44,9 @@ def empty(home: Path, phantom: Phantom) -> Shell:
 
 
 def stacks(home: Path, phantom: Phantom) -> Shell:
-    """Images and annotations as stacks of TIFF sections in the home."""
+    """Images and annotations as stacks of TIFF sections, and data configurations of the cell to be."""
     shell = make_home(home)
+    _write_configs(home)
     _write_stacks(phantom, home / "my_images", home / "my_er_annotations")
     return shell
 
@@ -69,6 +70,29 @@ def cell(home: Path, phantom: Phantom) -> Shell:
     ):
         volume = create_volume(file / name, shape=SHAPE, dtype=np.uint8, voxel_size=(5, 5, 5))
         volume.write_voxels(volume.roi_voxels, array_ZYX)
+    _write_configs(home)
+    write_checkpoint(home / CHECKPOINT, num_fmaps=2)  # a training here is one of a small network
+    return shell
+
+
+def trained(home: Path, phantom: Phantom) -> Shell:
+    """The same, and training 1, validated, in the run store."""
+    shell = cell(home, phantom)
+    shell.must(
+        f"{PRELUDE}\ncd ~/incasem/scripts/02_train\n"
+        "incasem train --name my_training with config_training.yaml "
+        "training.data=data_configs/my_train.json validation.data=data_configs/my_validation.json"
+    )
+    write_checkpoint(home / CHECKPOINT)  # a prediction with a published id is one of the published network
+    return shell
+
+
+SESSIONS: dict[str, Callable[[Path, Phantom], Shell]] = {
+    session.__name__: session for session in (empty, stacks, guide, cell, trained)
+}
+
+
+def _write_configs(home: Path) -> None:
     for name, (begin, end) in REGIONS.items():
         entry = {
             "file": "my_cell.zarr", "offset": [0, 0, begin], "shape": [*SHAPE[:2], end - begin],
@@ -78,25 +102,6 @@ def cell(home: Path, phantom: Phantom) -> Shell:
         for folder in ("02_train", "03_predict"):
             path = home / f"incasem/scripts/{folder}/data_configs/{name}.json"
             path.write_text(json.dumps({f"{name}_er": entry}))
-    for name in ("1841_er", "1847_mito"):
-        file = home / f"incasem/models/pretrained_checkpoints/model_checkpoint_{name}_CF.pt"
-        write_checkpoint(file, num_fmaps=2 if name == "1841_er" else 32)
-    return shell
-
-
-def trained(home: Path, phantom: Phantom) -> Shell:
-    """The same, and training 1, validated, in the run store."""
-    shell = cell(home, phantom)
-    shell.must(
-        f"{PRELUDE}\ncd ~/incasem/scripts/02_train\nincasem train --name my_training with config_training.yaml "
-        "training.data=data_configs/my_train.json validation.data=data_configs/my_validation.json"
-    )
-    return shell
-
-
-SESSIONS: dict[str, Callable[[Path, Phantom], Shell]] = {
-    session.__name__: session for session in (empty, stacks, guide, cell, trained)
-}
 
 
 def _write_stacks(phantom: Phantom, images: Path, annotations: Path) -> None:
@@ -104,9 +109,3 @@ def _write_stacks(phantom: Phantom, images: Path, annotations: Path) -> None:
         folder.mkdir(parents=True)
         for z, section_YX in enumerate(volume_ZYX):
             tifffile.imwrite(folder / f"section_{z:04d}.tif", section_YX)
-
-
-def copy_of(shell: Shell, home: Path) -> Shell:
-    """Return the same home at another place, as if it had always been there."""
-    shutil.copytree(shell.home, home, symlinks=True)
-    return Shell(home)
