@@ -3,7 +3,8 @@
 In a page's source, comments say it; nobody sees them on the page:
 
 - ``<!-- session: NAME -->`` once a page: the home that its commands begin in (see `sessions`);
-- ``<!-- not run: REASON -->`` above a block that a test cannot run.
+- ``<!-- not run: REASON -->`` above a block that a test cannot run;
+- ``<!-- needs: VERB -->`` above a block that is run where there is this verb.
 """
 
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _SESSION = re.compile(r"<!-- session: (\w+) -->")
 _FENCE = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n)?"
+    r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n|<!-- needs: (?P<verb>[\w-]+) -->\n)?"
     r"^(?P<fence>`{3,})(?P<language>bash|python)\n(?P<code>.*?)^(?P=fence)$",
     re.MULTILINE | re.DOTALL,
 )
@@ -27,7 +28,8 @@ class Block:
     line: int
     language: str
     code: str
-    not_run: str | None
+    not_run: str | None = None
+    needs: str | None = None
 
     def as_bash(self) -> str:
         """Return the block as bash has it."""
@@ -64,6 +66,7 @@ def read_page(path: Path) -> Page:
             found["language"],
             found["code"],
             found["reason"],
+            found["verb"],
         )
         for found in _FENCE.finditer(text)
     ]

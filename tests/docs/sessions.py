@@ -21,10 +21,29 @@ TRAINING = (
     "training.iterations=2 training.save_every=1 validation.validate_every=2 training.precache.num_workers=0 "
     "torch.device=cpu"
 )
+# What a viewer prints is waited for, then it is ended: nobody sits before it.
+_LOOK = """
+_look() {
+  "$@" --no-browser > ~/.look.log 2>&1 &
+  local viewer=$!
+  for _ in $(seq 240); do
+    if grep -q 'http://127.0.0.1:' ~/.look.log; then break; fi
+    if ! kill -0 $viewer 2> /dev/null; then break; fi
+    sleep 0.5
+  done
+  grep 'http://127.0.0.1:' ~/.look.log || { cat ~/.look.log >&2; return 1; }
+  kill $viewer
+  wait $viewer || true
+}
+"""
 # `with` settings go behind those of the page, so that they win; everything else stays as printed.
 PRELUDE = f"""
 set -euo pipefail
+{_LOOK}
 _typed() {{
+  case "$1 $2" in
+    "incasem view"|"incasem view-rois"|"incasem compare-predictions") _look command "$@"; return;;
+  esac
   case "$* " in
     *" with "*) case "$1 $2" in
       "incasem train"|"python train.py") command "$@" {TRAINING}; return;;

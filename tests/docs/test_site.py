@@ -70,7 +70,7 @@ def test_nothing_is_loaded_from_elsewhere(site, links):
     for page, found in links.items():
         for source in found.loaded:
             parts = urlsplit(source)
-            assert not parts.scheme and not parts.netloc, f"{page.name} loads {source}"
+            assert parts.scheme == parts.netloc == "", f"{page.name} loads {source}"
             assert (page.parent / unquote(parts.path)).is_file(), f"{page.name} loads {source}"
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", sheet.read_text()), sheet

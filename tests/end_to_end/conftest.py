@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,20 @@ class Shell:
         assert done.returncode != 0, f"{command}\nexit code 0\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stdout + done.stderr, f"{command}\n{done.stderr}"
         return done.stderr
+
+    def serve(self, command: str, expected: str, cwd: Path | None = None, timeout_s: float = 120) -> str:
+        """Run a command that serves until it is ended, wait until it prints ``expected``, and end it."""
+        log = self.home / ".served.log"
+        with log.open("w") as output, subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], cwd=cwd or self.home, env=self.environment(),
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            deadline = time.monotonic() + timeout_s
+            while expected not in log.read_text() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            process.terminate()
+        assert expected in log.read_text(), f"{command}\n{log.read_text()}"
+        return log.read_text()
 
 
 # What the guide takes from the machine: the environment is active in a test, and the editor is the test.

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from incasem.cli.verbs import VERBS
 from incasem.networks import load_checkpoint
 from incasem.phantom import make_phantom
 from incasem.volumes import open_volume
@@ -224,14 +225,17 @@ def test_prediction(terminal, phantom):
         terminal,
         "neuroglancer -f ~/incasem/data/cell_6/cell_6.zarr -d volumes/raw_equalized_0.02 volumes/labels/er"
         " volumes/predictions/train_1841/predict_0001/segmentation",
-        optional=True,
     )
 
 
 @pytest.mark.parametrize("run_id", [1847, 1837, 1841, 1675, 1669, 1986, 2000])
 def test_choose_a_model(run_id):
     """Each id of the guide has a card, so that it needs no database."""
-    assert list((ROOT / "models").glob(f"{run_id}_*.json")), f"no card of model {run_id} yet"
+    cards = list((ROOT / "models").glob(f"{run_id}_*.json"))
+    if not cards and run_id not in (1837, 1841, 1847):
+        pytest.skip(f"there is no card of model {run_id} yet")
+    (card,) = cards
+    assert json.loads(card.read_text())["run_id"] == run_id
 
 
 # ---- Fine-tuning
@@ -383,13 +387,16 @@ def wait_for_runs(url, expected):
 # ---- Everywhere
 
 
-def look(terminal, command, *, optional=False):
-    """Open the guide's neuroglancer command, if the environment has it."""
-    if shutil.which("neuroglancer", path=str(Path(terminal.shell.environment()["PATH"]))) is None:
-        if optional:
-            return
-        pytest.skip("the command `neuroglancer` is not installed")
-    terminal.type(command, "--no-browser")
+def look(terminal, command):
+    """Type a neuroglancer command of the guide; it serves, and this test ends it once it has said where."""
+    if "view" not in VERBS:
+        pytest.skip("there is no verb view yet, which the guide's `neuroglancer` is another name of")
+    pytest.importorskip("neuroglancer", reason="the extra `viewers` is not installed")
+    if shutil.which("neuroglancer", path=terminal.shell.environment()["PATH"]) is None:
+        command = command.replace("neuroglancer", "python -m incasem view", 1)  # not installed anew since
+    output = terminal.shell.serve(f"{command} --no-browser", "http://127.0.0.1:", terminal.cwd)
+    for dataset in re.findall(r"volumes/\S+", command):
+        assert Path(dataset).name in output, output
 
 
 @pytest.mark.parametrize(
