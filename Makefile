@@ -54,4 +54,4 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(READERS) build *.egg-info
+	rm -rf $(VENV) $(READERS) build docs/reference/generated *.egg-info

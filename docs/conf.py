@@ -31,6 +31,7 @@ html_last_updated_fmt = None
 html_theme_options = {"top_of_page_buttons": []}
 pygments_style = "friendly"
 
+napoleon_use_ivar = True  # attributes in one list
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True

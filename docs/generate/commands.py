@@ -21,8 +21,12 @@ class _Parsed(BaseException):
         self.parser = parser
 
 
-def parser_of(verb: Verb) -> argparse.ArgumentParser:
-    """Return the parser that a verb makes, without running the verb."""
+# Verbs whose first word chooses among parsers.
+KINDS = {"check": ("train", "predict", "volume")}
+
+
+def parser_of(verb: Verb, *words: str) -> argparse.ArgumentParser:
+    """Return the parser that a verb makes for these first words, without running the verb."""
 
     def stop(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
         raise _Parsed(parser)
@@ -30,7 +34,7 @@ def parser_of(verb: Verb) -> argparse.ArgumentParser:
     function = getattr(importlib.import_module(verb.module), verb.function)
     with mock.patch.object(Parser, "parse_known_args", stop), mock.patch.object(Parser, "parse_args", stop):
         try:
-            function(f"incasem {verb.name}", [])
+            function(f"incasem {verb.name}", list(words))
         except _Parsed as found:
             return found.parser
     raise AssertionError(f"incasem {verb.name} parses its arguments with something else than its parser")
@@ -70,6 +74,8 @@ def _list() -> str:
 
 def _page(verb: Verb) -> str:
     lines = [f"# incasem {verb.name}", "", *_body(parser_of(verb), level=2)]
+    for kind in KINDS.get(verb.name, ()):
+        lines += ["", f"## incasem {verb.name} {kind}", "", *_body(parser_of(verb, kind), level=3)]
     if scripts := scripts_of(verb):
         named = ", ".join(
             f"`python {Path(script).name}` in `scripts/{Path(script).parent}`" for script in scripts
@@ -94,18 +100,19 @@ def _body(parser: argparse.ArgumentParser, level: int) -> Iterator[str]:
 
 
 def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    flags = " ".join(f"`{flag}`" for flag in action.option_strings) or f"`{action.metavar or action.dest}`"
+    flags = " ".join(f"`{flag}`" for flag in action.option_strings)
     value = _value(parser, action)
     meaning, default = _meaning(action)
-    return f"| {flags}{value} | {meaning} | {default} |"
+    return f"| {(flags + value).strip()} | {meaning} | {default} |"
 
 
 def _value(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     """Return how an option's values are written, as the usage line has it."""
-    if not action.option_strings or action.nargs == 0:
+    if action.nargs == 0:
         return ""
     formatter = parser._get_formatter()
-    text = formatter._format_args(action, formatter._get_default_metavar_for_optional(action))
+    default = formatter._get_default_metavar_for_optional(action) if action.option_strings else action.dest
+    text = formatter._format_args(action, default)
     return f" `{text}`".replace("|", "\\|")
 
 

@@ -39,6 +39,9 @@ def site(tmp_path_factory):
     return out / "html"
 
 
+_LOADED_RELATIONS = ("stylesheet", "icon", "shortcut icon", "preload", "modulepreload", "preconnect")
+
+
 class _Links(HTMLParser):
     """What a page loads by itself, what it links to, and its anchors."""
 
@@ -55,7 +58,7 @@ class _Links(HTMLParser):
             self.anchors.add(found["id"])
         if tag == "a" and found.get("href"):
             self.linked.append(found["href"])
-        elif tag == "link" and found.get("href") and found.get("rel") not in ("canonical", "search"):
+        elif tag == "link" and found.get("rel") in _LOADED_RELATIONS:
             self.loaded.append(found["href"])
         elif found.get("src"):
             self.loaded.append(found["src"])
