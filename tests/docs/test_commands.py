@@ -12,6 +12,7 @@ from tests.docs.blocks import pages, read_page
 from tests.docs.sessions import PRELUDE, SESSIONS, SHAPE
 
 PAGES = {page.name: page for page in pages()}
+TIMEOUT_S = 1200  # of a page, which takes half a minute on a machine with nothing else to do
 # Blocks that no test here can run, by page: a new one has to be counted, and its reason written above it.
 NOT_RUN = {
     "README.md": 2,
@@ -28,6 +29,7 @@ def phantom():
     return make_phantom(SHAPE, seed=4)
 
 
+@pytest.mark.timeout(TIMEOUT_S + 600)
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if page.run])
 def test_commands_of(name, phantom, tmp_path):
     page = PAGES[name]
@@ -41,7 +43,7 @@ def test_commands_of(name, phantom, tmp_path):
         if block.needs in missing:
             continue
         script += f"echo '@@ {block.page}, line {block.line}' >&2\n{block.as_bash()}\n"
-    done = shell.run(script)
+    done = shell.run(script, timeout_s=TIMEOUT_S)
     typed, _, message = done.stderr.rpartition("@@ ")
     assert done.returncode == 0, (
         f"exit code {done.returncode} in {message}\n{done.stdout[-3000:]}\n{typed[-2000:]}"

@@ -26,14 +26,16 @@ class Shell:
         variables.pop("INCASEM_RUNS", None)
         return variables
 
-    def run(self, command: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+    def run(
+        self, command: str, cwd: Path | None = None, *, timeout_s: float = 400, **environment: str
+    ) -> subprocess.CompletedProcess:
         return subprocess.run(
             ["bash", "-c", command],
             cwd=cwd or self.home,
             env=self.environment() | environment,
             capture_output=True,
             text=True,
-            timeout=400,
+            timeout=timeout_s,
         )
 
     def must(self, command: str, cwd: Path | None = None, **environment: str) -> str:
