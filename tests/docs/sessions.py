@@ -13,7 +13,11 @@ from tests.end_to_end.conftest import Shell, make_home
 from tests.end_to_end.stand_ins import write_cell, write_checkpoint
 
 SHAPE = (112, 116, 150)
-REGIONS = {"my_train": (0, 100), "my_validation": (100, 150), "my_cell": (90, 150)}
+REGIONS = {
+    "my_train": ([0, 0, 0], [112, 116, 100]),
+    "my_validation": ([0, 0, 100], [112, 116, 50]),
+    "my_cell": ([30, 30, 90], [40, 44, 60]),
+}
 CHECKPOINT = "incasem/models/pretrained_checkpoints/model_checkpoint_1841_er_CF.pt"
 # What only a test adds to the trainings in the documentation.
 TRAINING = (
@@ -112,9 +116,9 @@ SESSIONS: dict[str, Callable[[Path, Phantom], Shell]] = {
 
 
 def _write_configs(home: Path) -> None:
-    for name, (begin, end) in REGIONS.items():
+    for name, (offset, shape) in REGIONS.items():
         entry = {
-            "file": "my_cell.zarr", "offset": [0, 0, begin], "shape": [*SHAPE[:2], end - begin],
+            "file": "my_cell.zarr", "offset": offset, "shape": shape,
             "voxel_size": [5, 5, 5], "raw": "volumes/raw_equalized_0.02",
             "metric_masks": ["volumes/metric_masks/er"], "labels": {"volumes/labels/er": 1},
         }  # fmt: skip
