@@ -2,7 +2,8 @@
 
 In a page's source, comments say it; nobody sees them on the page:
 
-- ``<!-- session: NAME -->`` once a page: the home that its commands begin in (see `sessions`);
+- ``<!-- session: NAME -->`` once a page: the home that its commands begin in (see `sessions`); with
+  ``<!-- session: NAME, slow -->`` the page is run by `make test-all` only;
 - ``<!-- not run: REASON -->`` above a block that a test cannot run;
 - ``<!-- needs: VERB -->`` above a block that is run where there is this verb.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_SESSION = re.compile(r"<!-- session: (\w+) -->")
+_SESSION = re.compile(r"<!-- session: (\w+)(, slow)? -->")
 _FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n|<!-- needs: (?P<verb>[\w-]+) -->\n)?"
     r"^(?P<fence>`{3,})(?P<language>bash|python)\n(?P<code>.*?)^(?P=fence)$",
@@ -46,6 +47,7 @@ class Page:
 
     name: str
     session: str | None
+    slow: bool
     blocks: list[Block]
 
     @property
@@ -70,7 +72,7 @@ def read_page(path: Path) -> Page:
         )
         for found in _FENCE.finditer(text)
     ]
-    return Page(name, session[1] if session else None, blocks)
+    return Page(name, session[1] if session else None, bool(session and session[2]), blocks)
 
 
 def pages() -> list[Page]:

@@ -30,7 +30,14 @@ def phantom():
 
 
 @pytest.mark.timeout(TIMEOUT_S + 600)
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if page.run])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if page.slow else [])
+        for name, page in PAGES.items()
+        if page.run
+    ],
+)
 def test_commands_of(name, phantom, tmp_path):
     page = PAGES[name]
     assert page.session in SESSIONS, (
@@ -62,11 +69,11 @@ def test_blocks_are_found(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.docs.blocks.ROOT", tmp_path)
     path = tmp_path / "page.md"
     path.write_text(
-        "<!-- session: cell -->\n<!-- needs: view -->\n```bash\nls\n```\n"
+        "<!-- session: cell, slow -->\n<!-- needs: view -->\n```bash\nls\n```\n"
         "<!-- not run: needs a GPU -->\n```python\n1 / 0\n```\n```json\n{}\n```\n"
     )
     page = read_page(path)
-    assert page.session == "cell"
+    assert (page.session, page.slow) == ("cell", True)
     assert [(block.language, block.not_run, block.needs, block.line) for block in page.blocks] == [
         ("bash", None, "view", 3),
         ("python", "needs a GPU", None, 7),
