@@ -19,6 +19,7 @@ REGIONS = {
     "my_cell": ([30, 30, 90], [40, 44, 60]),
 }
 CHECKPOINT = "incasem/models/pretrained_checkpoints/model_checkpoint_1841_er_CF.pt"
+TIMEOUT_S = 1200  # of a page, which takes half a minute on a machine with nothing else to do
 # What only a test adds to the trainings in the documentation.
 TRAINING = (
     "model.num_fmaps=2 training.input_size_voxels=[108,108,108] training.output_size_voxels=[14,14,14] "
@@ -104,7 +105,8 @@ def trained(home: Path, phantom: Phantom) -> Shell:
     shell.must(
         f"{PRELUDE}\ncd ~/incasem/scripts/02_train\n"
         "incasem train --name my_training with config_training.yaml "
-        "training.data=data_configs/my_train.json validation.data=data_configs/my_validation.json"
+        "training.data=data_configs/my_train.json validation.data=data_configs/my_validation.json",
+        timeout_s=TIMEOUT_S,
     )
     write_checkpoint(home / CHECKPOINT)  # a prediction with a published id is one of the published network
     return shell

@@ -9,10 +9,9 @@ import pytest
 from incasem.cli.verbs import VERBS
 from incasem.phantom import make_phantom
 from tests.docs.blocks import pages, read_page
-from tests.docs.sessions import PRELUDE, SESSIONS, SHAPE
+from tests.docs.sessions import PRELUDE, SESSIONS, SHAPE, TIMEOUT_S
 
 PAGES = {page.name: page for page in pages()}
-TIMEOUT_S = 1200  # of a page, which takes half a minute on a machine with nothing else to do
 # Blocks that no test here can run, by page: a new one has to be counted, and its reason written above it.
 NOT_RUN = {
     "README.md": 2,
@@ -29,7 +28,7 @@ def phantom():
     return make_phantom(SHAPE, seed=4)
 
 
-@pytest.mark.timeout(TIMEOUT_S + 600)
+@pytest.mark.timeout(2 * TIMEOUT_S)
 @pytest.mark.parametrize(
     "name",
     [

@@ -38,9 +38,11 @@ class Shell:
             timeout=timeout_s,
         )
 
-    def must(self, command: str, cwd: Path | None = None, **environment: str) -> str:
+    def must(
+        self, command: str, cwd: Path | None = None, *, timeout_s: float = 400, **environment: str
+    ) -> str:
         """Run a command that has to succeed; return what it printed on both channels."""
-        done = self.run(command, cwd, **environment)
+        done = self.run(command, cwd, timeout_s=timeout_s, **environment)
         output = done.stdout + done.stderr
         assert done.returncode == 0, f"{command}\nexit code {done.returncode}\n{output}"
         assert "Traceback" not in output, f"{command}\n{output}"
