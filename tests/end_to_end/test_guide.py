@@ -9,10 +9,6 @@ downloads, Omniboard.
 import json
 import re
 import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +21,7 @@ from incasem.phantom import make_phantom
 from incasem.volumes import open_volume
 from tests.end_to_end.conftest import ROOT, Terminal, make_home
 from tests.end_to_end.stand_ins import shrink, write_cell, write_checkpoint
+from tests.end_to_end.tensorboard import observe
 
 SHAPE = (124, 128, 200)
 SMALL_NETWORK = ("model.num_fmaps=2", "training.precache.num_workers=1", "validation.validate_every=2")
@@ -354,34 +351,6 @@ def test_training(terminal, phantom):
 
     # Observe the training.
     observe(terminal, "tensorboard --logdir=~/incasem/training_runs/tensorboard", "0001/training")
-
-
-def observe(terminal, command, expected):
-    """Open TensorBoard as printed, but on a port of its own, and find a run in it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    line = f"{command} --host 127.0.0.1 --port {port}"
-    with subprocess.Popen(
-        ["bash", "-c", f"exec {line}"], env=terminal.shell.environment(), stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            assert expected in wait_for_runs(f"http://127.0.0.1:{port}/data/runs", expected)
-        finally:
-            process.terminate()
-
-
-def wait_for_runs(url, expected):
-    found: list[str] = []
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and expected not in found:
-        time.sleep(0.5)
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                found = json.load(answer)
-        except OSError:
-            continue
-    return found
 
 
 # ---- Everywhere
