@@ -21,8 +21,6 @@ exclude_patterns = ["generate", "README.md", "_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
-suppress_warnings = ["toc.empty_glob"]  # pages that come with other parts
-
 html_theme = "furo"
 html_title = "incasem"
 html_static_path = ["_static"]
