@@ -10,7 +10,7 @@ NAPARI := .venv-napari
 # Nor can the packages of BioImage.IO, which judge exported models.
 BIOIMAGEIO := .venv-bioimageio
 
-.PHONY: install demo test test-all bench lint format clean
+.PHONY: install demo test test-all bench docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -24,7 +24,7 @@ $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install -c constraints.txt -e '.[test,viewers]'
+	$(PIP) install -c constraints.txt -e '.[test,docs,viewers]'
 	touch $@
 
 $(READERS)/.installed: constraints-readers.txt
@@ -54,6 +54,10 @@ test-all: $(VENV)/.installed-test $(READERS)/.installed $(NAPARI)/.installed $(B
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks
 
+# The site, in build/docs/index.html: built and read without a network. A warning is an error.
+docs: $(VENV)/.installed-test
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,4 +68,4 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(READERS) $(NAPARI) $(BIOIMAGEIO) build *.egg-info
+	rm -rf $(VENV) $(READERS) $(NAPARI) $(BIOIMAGEIO) build docs/reference/generated *.egg-info

@@ -58,6 +58,7 @@ class Elastic(Section):
     """Elastic deformation with rotation about z and shifted sections, as published; lengths in voxels."""
 
     control_point_spacing: PositiveTriple = (32, 32, 32)
+    """Of the grid whose points are displaced."""
     jitter_sigma: NotNegativeTriple = (2.0, 2.0, 2.0)
     subsample: Positive = 4
     rotation_degrees: Angles = (0.0, 90.0)
@@ -87,8 +88,11 @@ class Rotation(Section):
     probability: Fraction = 0.0
     """Of each sample."""
     degrees_z: Angles = (-180.0, 180.0)
+    """About z."""
     degrees_y: Angles = (0.0, 0.0)
+    """About y; for data with cubic voxels, -180 to 180 as well."""
     degrees_x: Angles = (0.0, 0.0)
+    """About x; likewise."""
 
 
 class Scaling(Section):
@@ -108,6 +112,7 @@ class ShiftedSections(Section):
     axis: Axis = 0
     """Across the sections."""
     max_voxels: Positive = 5
+    """Largest displacement along each axis of the section."""
     all_after: Flag = False
     """Whether all later sections move along."""
 
@@ -159,6 +164,7 @@ class Noise(Section):
     probability: Fraction = 0.0
     """Of each sample."""
     sigma: PositiveNumbers = (0.01, 0.08)
+    """On the raw scale 0…1."""
 
 
 class ShotNoise(Section):

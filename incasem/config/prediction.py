@@ -77,11 +77,13 @@ class Prediction(NetworkSizes):
     num_workers: Positive = 8
     log_metrics: Flag = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the arithmetic; auto: what the device is fast at."""
     backend: Literal["torch", "compiled", "openvino"] = "torch"
     """What runs the network: torch, what `torch.compile` makes of it, or OpenVINO (an extra)."""
     output_dtype: Literal["uint8", "float32"] = "uint8"
     """Of the probabilities: uint8 holds round(255 p) of the foreground, float32 all classes as published."""
     tiling: Literal["aligned", "published"] = "aligned"
+    """aligned: the same result for any blocks; published: the grid of old predictions, with its seams."""
     block_size_voxels: OptionalPositiveTriple = None
     """Voxels written at a time; None: what the planner finds fastest."""
     tta: Annotated[Literal["none", 8, 16], BeforeValidator(_views)] = "none"

@@ -22,6 +22,7 @@ class DataSettings(Section):
     voxel_size: VoxelSizeTriple = (5.0, 5.0, 5.0)
     """nm; z, y, x; equal to `voxel_size` in every entry of a data configuration."""
     downsample_factor: Positive = 1
+    """Published key; only 1 is possible."""
     num_classes: Positive = 2
     """Including the background."""
 
@@ -41,6 +42,7 @@ class ModelSettings(Section):
     """The network."""
 
     type: Literal["Unet", "OneConv3d", "MultitaskUnet"] = "Unet"
+    """`OneConv3d` is a single convolution, for tests; `MultitaskUnet` is published, but has no pipeline."""
     num_fmaps: Positive = 32
     num_fmaps_out: Positive = 2
     """Equal to `data.num_classes`."""
@@ -48,6 +50,7 @@ class ModelSettings(Section):
     downsample_factors: Annotated[tuple[tuple[int, int, int], ...], BeforeValidator(_factors)] = (
         (2, 2, 2),
     ) * 3
+    """One pooling for each level below the first; for anisotropic data, for example, `[1, 2, 2]`."""
     constant_upsample: Flag = True
 
 
@@ -55,7 +58,9 @@ class NetworkSizes(Section):
     """One pass of the network: voxels read and voxels kept."""
 
     input_size_voxels: PositiveTriple = (204, 204, 204)
+    """Read in one pass: the published network reads 47 voxels more on each side than it gives back."""
     output_size_voxels: PositiveTriple = (110, 110, 110)
+    """Given back by it. Predictions use the two only for `tiling: published`, else they plan their own."""
 
     @property
     def are_default(self) -> bool:

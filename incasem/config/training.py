@@ -47,9 +47,11 @@ class Optimizer(Section):
     type: Literal["adam", "muon"] = "adam"
     """Muon moves the filters of hidden layers evenly in all directions, and learns faster from scratch."""
     lr: PositiveNumber = 3e-5
+    """Learning rate."""
     weight_decay: NotNegativeNumber = 3e-5
     """Added to the gradient (L2), as published."""
     schedule: Annotated[Literal["none", "cosine", "poly"], BeforeValidator(_schedule)] = "none"
+    """How the learning rate falls until the last iteration."""
 
 
 class Reject(Section):
@@ -114,10 +116,13 @@ class Training(NetworkSizes):
     data: PathText = None
     """Path of the data configuration (JSON)."""
     iterations: NotNegative = 200_000
+    """Number of the last one; the first is 0."""
     batch_size: Positive = 1
+    """Samples of one pass of the network."""
     save_every: Positive = 1000
     log_every: Positive = 1
     precision: Precision = "auto"
+    """Of the arithmetic; auto: bf16 where the device is fast at it."""
     num_threads: OptionalPositive = None
     gradient_clip: OptionalPositiveNumber = None
     """Largest norm of the gradient; None: not clipped."""
@@ -140,7 +145,9 @@ class Training(NetworkSizes):
     snapshot: Every = Every()
     profiling_stats: Every = Every()
     start_from: Annotated[tuple[int, str] | None, BeforeValidator(_start_from)] = None
+    """Set by `--start_from`."""
     continue_id: OptionalPositive = None
+    """Set by `--continue_run`."""
 
 
 class Validation(NetworkSizes):
@@ -151,6 +158,7 @@ class Validation(NetworkSizes):
     """Path of the data configuration (JSON)."""
     validate_every: Positive = 1000
     precision: Precision = "auto"
+    """As `training.precision`."""
     block_size_voxels: OptionalPositiveTriple = None
     """Voxels kept of one pass; None: `output_size_voxels` or what the planner finds faster."""
     snapshot: ValidationSnapshot = ValidationSnapshot()
@@ -166,7 +174,9 @@ class BalanceLabels(Section):
     """Bounds of a class's voxel fraction before its inverse becomes the loss weight."""
 
     clipmin: Fraction = 0.01
+    """The lower one."""
     clipmax: Fraction = 0.99
+    """The upper one."""
 
 
 def _weights(value: Any) -> tuple[float, ...]:
@@ -184,6 +194,7 @@ class Loss(Section):
     """The loss function."""
 
     type: Literal["cross_entropy_scaling"] = "cross_entropy_scaling"
+    """The published name; the weights below say which losses are summed."""
     weight: Annotated[tuple[float, ...], BeforeValidator(_weights)] = (1.0, 1.0)
     """One for each class, background first."""
     balance_labels: BalanceLabels = BalanceLabels()
