@@ -40,6 +40,9 @@ VERBS = {
             "predict with a series of checkpoints and compare them",
             "predict_multiple",
         ),
+        Verb("runs", "incasem.cli.runs", "list, show, compare and export recorded runs", "runs"),
+        Verb("import-runs", "incasem.cli.runs", "import the runs of a MongoDB dump", "import_runs"),
+        Verb("download", "incasem.cli.download", "fetch the published models and volumes", "download"),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
         Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),
     )

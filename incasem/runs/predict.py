@@ -28,6 +28,7 @@ from incasem.tracking import (
     RunStore,
     find_training_settings,
     open_store,
+    published_checkpoint,
     run_experiment,
 )
 
@@ -112,7 +113,7 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
         IncasemError: bad settings or data (nothing is written), or a failure in the run.
     """
     asked = look_up(request)
-    checkpoint = _checkpoint(asked)
+    checkpoint = _checkpoint(request, asked)
     config = _with_checkpoint(asked.config, checkpoint)
     prepared = prepare_prediction(config, asked.entries, checkpoint=checkpoint)
     interrupted = interrupted_run(asked.store, config.to_dict(), asked.data)
@@ -138,18 +139,19 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
     return outcome.run_id
 
 
-def _checkpoint(asked: Asked) -> Path:
-    """Return the checkpoint that was asked for, or the best validated one of the training run."""
+def _checkpoint(request: PredictionRequest, asked: Asked) -> Path:
+    """Return the checkpoint that was asked for, the best validated one of the run, or the published one."""
     if asked.config.prediction.checkpoint is not None:
         return Path(asked.config.prediction.checkpoint)
-    found = best_checkpoint(asked.models)
+    found = best_checkpoint(asked.models) or published_checkpoint(request.run_id, request.models)
     if found is None:
         raise CheckpointError(
             explain(
                 "prediction.checkpoint",
                 "not set",
-                f"a checkpoint file, or a training run with checkpoints in {asked.models}",
-                "Add prediction.checkpoint=FILE",
+                f"a checkpoint file, a training run with checkpoints in {asked.models}, or a published model "
+                f"in {request.models}/pretrained_checkpoints",
+                "Add prediction.checkpoint=FILE; `incasem download models` fetches the published ones",
             )
         )
     return found
