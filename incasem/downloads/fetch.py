@@ -22,7 +22,6 @@ from typing import IO, Any
 
 from incasem.downloads.checksums import matches
 from incasem.downloads.s3 import Bucket, RemoteObject
-from incasem.durable import sync
 from incasem.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -114,6 +113,8 @@ def fetch(
 def _wanted(bucket: Bucket, prefix: str, target: Path, only: Sequence[str]) -> dict[RemoteObject, Path]:
     wanted = {}
     others: set[str] = set()
+    parts = [part.strip("/") for part in only]
+    found = False
     for remote in bucket.objects(prefix):
         inside = PurePosixPath(remote.key.removeprefix(prefix))
         if inside.is_absolute() or ".." in inside.parts or not inside.parts:
@@ -121,11 +122,13 @@ def _wanted(bucket: Bucket, prefix: str, target: Path, only: Sequence[str]) -> d
                 f"{bucket.location} holds the key {remote.key!r}; allowed: paths below {prefix}. "
                 "It would be written outside the folder asked for; tell the owner of the bucket."
             )
-        if _is_asked_for(inside, only):
+        inside_asked = not parts or any(f"/{part}/" in f"/{inside}/" for part in parts)
+        found = found or inside_asked
+        if inside_asked or _is_group_above(inside, parts):
             wanted[remote] = target.joinpath(*inside.parts)
         else:
             others.add("/".join(inside.parts[:4]))
-    if not wanted:
+    if not found:
         some = f"; there are, for example, {', '.join(sorted(others)[:_SHOWN])}" if others else ""
         raise DataError(
             f"nothing lies in {bucket.location}/{prefix}"
@@ -135,13 +138,8 @@ def _wanted(bucket: Bucket, prefix: str, target: Path, only: Sequence[str]) -> d
     return wanted
 
 
-def _is_asked_for(inside: PurePosixPath, only: Sequence[str]) -> bool:
-    if not only:
-        return True
-    parts = [part.strip("/") for part in only]
-    if any(f"/{part}/" in f"/{inside}/" for part in parts):
-        return True
-    # The groups above what was asked for: cell.zarr/.zgroup, cell.zarr/volumes/.zgroup.
+def _is_group_above(inside: PurePosixPath, parts: Sequence[str]) -> bool:
+    """Return whether this is, for `volumes/labels/er`, `cell.zarr/.zgroup` or `cell.zarr/volumes/.zgroup`."""
     folder = f"{inside.parent}/" if inside.parent.parts else ""
     depth = folder.partition(".zarr/")[2] or folder.partition(".n5/")[2]
     return inside.name in _GROUP_FILES and any(f"{part}/".startswith(depth) for part in parts)
@@ -219,6 +217,8 @@ class _Transfer:
             done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
             for task in done:
                 task.result()
+            # Once for all: a volume has hundreds of thousands of chunks, and each flush takes milliseconds.
+            os.sync()
         finally:
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -246,9 +246,7 @@ class _Transfer:
                         "data; run the same command again on another network."
                     )
                 logger.warning("%s came with a wrong checksum; it is downloaded again", remote.key)
-            os.fsync(stream.fileno())
             os.replace(part, path)
-        sync(path.parent)
         with self._lock:
             self.unchecked += fits is None
 
