@@ -200,7 +200,13 @@ class _Transfer:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._line: Any = tqdm(
-            total=total, unit="B", unit_scale=True, desc="download", disable=not progress, leave=False
+            total=total,
+            unit="B",
+            unit_scale=True,
+            desc="download",
+            disable=not progress,
+            leave=False,
+            mininterval=0.5,
         )
 
     def __enter__(self) -> "_Transfer":

@@ -22,8 +22,7 @@ import pytest
 
 from incasem.tracking import TRAININGS
 from incasem.volumes import create_volume
-
-chromium = pytest.importorskip("tests.viewing.chromium", reason="no driver for Chromium")
+from tests.viewing import chromium
 
 VERSION = "2.16.1"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "incasem" / f"omniboard-{VERSION}"
