@@ -12,10 +12,8 @@ def download(program: str, arguments: Sequence[str]) -> None:
     parser = make_parser(
         program,
         "Download the published models (`models`, also without a name) or volumes (`cell_6`, `cell_3`, …) "
-        "from "
-        "their public S3 buckets. Needs no account. Interrupted, it goes on when run again; files that are "
-        "there "
-        "are checked and not fetched again.",
+        "from their public S3 buckets. Needs no account. Interrupted, it goes on when run again; files that "
+        "are there are checked and not fetched again.",
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="`models` or volumes (default: models)")

@@ -21,11 +21,9 @@ def runs(program: str, arguments: Sequence[str]) -> None:
     parser = make_parser(
         program,
         "Look into a run store: `list` all runs with their best F1 and lowest validation loss (means over "
-        "classes and "
-        "datasets); `show ID`; `compare ID ID …`: the settings in which runs differ, and their scores; "
-        "`export --to "
-        "mongodb://… [ID …]`: copy runs into MongoDB for Omniboard, or into another folder. Runs of the "
-        "target are never replaced.",
+        "classes and datasets); `show ID`; `compare ID ID …`: the settings in which runs differ, and their "
+        "scores; `export --to mongodb://… [ID …]`: copy runs into MongoDB for Omniboard, or into another "
+        "folder. Runs of the target are never replaced.",
     )
     parser.usage = f"{program} list|show|compare|export [ID ...] [options]"
     add = parser.add_argument
@@ -131,9 +129,8 @@ def import_runs(program: str, arguments: Sequence[str]) -> None:
     parser = make_parser(
         program,
         "Copy the runs of a file that `mongodump --archive` wrote (gzipped or not) into a run store, a "
-        "folder or a "
-        "MongoDB, with their numbers. Needs neither MongoDB nor its tools. Runs of the store are never "
-        "replaced; run again, it passes over those that are there.",
+        "folder or a MongoDB, with their numbers. Needs neither MongoDB nor its tools. Runs of the store "
+        "are never replaced; run again, it passes over those that are there.",
     )
     add = parser.add_argument
     add("archive", type=path_argument, metavar="ARCHIVE", help="file such as models/fiborganelle_trainings")

@@ -184,8 +184,7 @@ def _refuse_differing(paths: Sequence[Path]) -> None:
         raise DataError(
             f"{len(paths)} files differ from the published ones and were kept: "
             f"{', '.join(map(str, paths[:_SHOWN]))}{more}; everything else is complete. Leave them if you "
-            "changed "
-            "them yourself; --overwrite replaces them."
+            "changed them yourself; --overwrite replaces them."
         )
 
 
@@ -200,14 +199,9 @@ class _Transfer:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._line: Any = tqdm(
-            total=total,
-            unit="B",
-            unit_scale=True,
-            desc="download",
-            disable=not progress,
-            leave=False,
+            total=total, unit="B", unit_scale=True, desc="download", disable=not progress, leave=False,
             mininterval=0.5,
-        )
+        )  # fmt: skip
 
     def __enter__(self) -> "_Transfer":
         return self
@@ -248,8 +242,7 @@ class _Transfer:
                     raise DataError(
                         f"{remote.key} came with a wrong checksum twice; allowed: the bytes that "
                         f"{self._bucket.location} holds (ETag {remote.etag}). The connection or a proxy "
-                        "damages "
-                        "data; run the same command again on another network."
+                        "damages data; run the same command again on another network."
                     )
                 logger.warning("%s came with a wrong checksum; it is downloaded again", remote.key)
             os.replace(part, path)
@@ -268,16 +261,24 @@ class _Transfer:
                     for portion in portions:
                         if self._stop.is_set():
                             return
-                        stream.write(portion)
-                        self._advance(len(portion))
+                        written = stream.write(portion)
+                        self._advance(written)
+                        if written < len(portion):
+                            break  # what could not be written is asked for again
             except (RequestException, HTTPError) as error:
                 logger.info("%s breaks off at byte %d: %s", remote.key, stream.tell(), error)
+            except OSError as error:
+                raise DataError(
+                    f"{stream.name} cannot be written ({error.strerror}); allowed: a disk with room for all "
+                    f"of {remote.key}, {remote.size} bytes. Make room and run the same command again; what "
+                    "came is kept."
+                ) from None
             failures = 0 if stream.tell() > start else failures + 1
             if failures == _ATTEMPTS:
                 raise DataError(
                     f"{remote.key} breaks off at byte {start} of {remote.size}; allowed: all of it. What "
-                    "came "
-                    "is kept, and the same command goes on with it: run it again when the network is better."
+                    "came is kept, and the same command goes on with it: run it again when the network is "
+                    "better."
                 )
             self._stop.wait(0.25 * 2**failures if failures else 0)
         if stream.tell() > remote.size:

@@ -145,8 +145,7 @@ class Bucket:
                 raise DataError(
                     f"{self.location} does not answer ({type(error).__name__}); allowed: a server that can "
                     "be reached. Check the network and HTTPS_PROXY; what was downloaded is kept, and the "
-                    "same "
-                    "command goes on with it."
+                    "same command goes on with it."
                 ) from None
             region = response.headers.get("x-amz-bucket-region")
             if response.status_code not in (301, 400) or region is None or self._endpoint:

@@ -99,8 +99,7 @@ def _rows(archive: Archive, wanted: str) -> Iterator[tuple[str, str, int, bytes]
         except (InvalidBSON, TypeError, ValueError) as error:
             raise TrackingError(
                 f"a document of {database}.{collection} cannot be read ({error}); allowed: BSON as Sacred "
-                "wrote it. "
-                "Nothing was imported. Download or copy the archive again."
+                "wrote it. Nothing was imported. Download or copy the archive again."
             ) from None
 
 
@@ -169,8 +168,7 @@ class _Staged:
                 content.close()
                 raise TrackingError(
                     f"a file of {self._name} has {content.tell()} of {size} bytes; allowed: all of them. "
-                    "Download or "
-                    "copy the archive again."
+                    "Download or copy the archive again."
                 )
             content.seek(0)
             return content

@@ -45,8 +45,7 @@ class Archive:
         if magic != _MAGIC:
             raise TrackingError(
                 f"{name} begins with {magic.hex(' ')}; allowed: an archive of mongodump (--archive, gzipped "
-                "or "
-                f"not), which begins with {_MAGIC.hex(' ')}. Check the path."
+                f"or not), which begins with {_MAGIC.hex(' ')}. Check the path."
             )
         header = self._decoded(self._document("the header"), "the header")
         if header.get("version") != _FORMAT_VERSION:
@@ -134,15 +133,14 @@ class Archive:
     def _torn(self, where: str) -> TrackingError:
         return TrackingError(
             f"{self._name} breaks off at byte {self._position}, {where}; allowed: a whole archive. Nothing "
-            "was "
-            "imported. Download or copy it again (`incasem download models` goes on where a download stood)."
+            "was imported. Download or copy it again (`incasem download models` goes on where a download "
+            "stood)."
         )
 
     def _damaged(self, what: str) -> TrackingError:
         return TrackingError(
             f"{self._name} is damaged near byte {self._position}: {what}; allowed: an archive as mongodump "
-            "wrote "
-            "it. Nothing was imported. Download or copy it again."
+            "wrote it. Nothing was imported. Download or copy it again."
         )
 
 
@@ -158,8 +156,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
     except OSError as error:
         raise TrackingError(
             f"the archive {path} cannot be opened ({error.strerror}); allowed: a file that mongodump "
-            "--archive "
-            "wrote. Check the path; `incasem download models` fetches the published one."
+            "--archive wrote. Check the path; `incasem download models` fetches the published one."
         ) from None
     with stream:
         zipped = stream.read(2) == _GZIP_MAGIC

@@ -85,10 +85,8 @@ def copy_records(
     if others:
         raise TrackingError(
             f"{target.location} ({target.db_name}) has other runs with the numbers {id_ranges(others)}; "
-            "allowed: "
-            "numbers that are free there, since runs are never replaced. Nothing was copied. Choose the runs "
-            "to "
-            "copy by their numbers, or another target."
+            "allowed: numbers that are free there, since runs are never replaced. Nothing was copied. Choose "
+            "the runs to copy by their numbers, or another target."
         )
     for run_id in todo:
         _write(read(run_id), target)
@@ -215,8 +213,7 @@ def _to_mongo(record: RunRecord, store: MongoStore) -> None:
     except (InvalidDocument, OverflowError) as error:
         raise TrackingError(
             f"run {record.run_id} cannot be stored in MongoDB ({error}); allowed: settings and results "
-            "without "
-            "whole numbers beyond 64 bits. Leave this run out."
+            "without whole numbers beyond 64 bits. Leave this run out."
         ) from None
 
 
