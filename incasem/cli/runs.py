@@ -31,11 +31,11 @@ def runs(program: str, arguments: Sequence[str]) -> None:
     add("ids", nargs="*", type=int, metavar="ID", help="runs (default: all, for export)")
     add_store(parser, predictions=True)
     add("--to", metavar="WHERE", help="export: run store to copy to, given like --store (default: none)")
-    add("-n", "--last", type=int, metavar="N", help="list: the newest N (default: all)")
+    add("-n", "--last", type=int, metavar="N", help="list: only the newest ones (default: all)")
     add("--status", metavar="STATUS", help="list: COMPLETED, FAILED, … only (default: all)")
     add("--metric", metavar="NAME", help="show: the values of this metric (default: a summary of each)")
     add("--all", action="store_true", help="show: settings that have their default value, too")
-    add("--json", action="store_true", help="as JSON")
+    add("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args(list(arguments))
     _check(options)
     with open_chosen_store(options) as store:

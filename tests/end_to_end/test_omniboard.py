@@ -29,7 +29,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inca
 F1 = "f1_class_1_validation_ds_0"
 SHAPE = (56, 56, 80)
 SETTINGS = (
-    "model.num_fmaps=4 model.downsample_factors=[[2,2,2]] training.input_size_voxels=[40,40,40] "
+    "model.num_fmaps=4 model.downsample_factors=[[2,2,2]] training.input_size_voxels=[42,42,42] "
     "training.output_size_voxels=[24,24,24] training.iterations=6 training.save_every=2 "
     "training.optimizer.lr=0.01 "
     "validation.validate_every=2 training.precache.num_workers=1 torch.device=cpu"
