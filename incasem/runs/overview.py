@@ -76,7 +76,8 @@ def show(store: RunStore, run_id: int) -> Row:
     return {
         "id": run_id, "store": f"{store.location} ({store.db_name})", "name": run.name, "kind": run.kind,
         "status": status_of(run), "started": _time(run.started), "took": _duration(run), "host": run.host,
-        "commit": run.commit, "result": run.result, "failure": run.failure, **_scores(metrics),
+        "commit": (run.commit or "")[:10] or None, "result": run.result, "failure": run.failure,
+        **_scores(metrics),
         "files": list(run.artifacts),
         "metrics": [_summary(name, metrics[name]) for name in sorted(metrics) if metrics[name].values],
         "settings": flat(store.config(run_id)),
@@ -87,8 +88,8 @@ def _summary(name: str, metric: Metric) -> Row:
     lowest, highest = min(metric.values), max(metric.values)
     return {
         "metric": name, "values": len(metric.values), "first": metric.values[0], "last": metric.values[-1],
-        "lowest": lowest, "at": metric.steps[metric.values.index(lowest)],
-        "highest": highest, "at ": metric.steps[metric.values.index(highest)],
+        "lowest": lowest, "lowest at": metric.steps[metric.values.index(lowest)],
+        "highest": highest, "highest at": metric.steps[metric.values.index(highest)],
     }  # fmt: skip
 
 
