@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "errors": -1, "durable": -1, "compiled": -1, "geometry": 0,
     "volumes": 1, "networks": 1, "pixels": 1, "metrics": 1, "config": 1, "tracking": 1, "phantom": 1,
+    "downloads": 1,
     "blockwise": 2, "tasks": 2,
     "prediction": 3, "formatting": 3, "segmentation": 3, "evaluation": 3, "viewing": 3,
     "training": 4, "runs": 4, "sharing": 4,

@@ -51,6 +51,9 @@ VERBS = {
         ),
         Verb("threshold", "incasem.cli.postprocessing", "make a segmentation of probabilities", "threshold"),
         Verb("evaluate", "incasem.cli.postprocessing", "score a prediction against labels", "evaluate"),
+        Verb("runs", "incasem.cli.runs", "list, show, compare and export recorded runs", "runs"),
+        Verb("import-runs", "incasem.cli.runs", "import the runs of a MongoDB dump", "import_runs"),
+        Verb("download", "incasem.cli.download", "fetch the published models and volumes", "download"),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
         Verb(
             "export-model",

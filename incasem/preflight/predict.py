@@ -58,7 +58,7 @@ def check_prediction(request: PredictionRequest) -> Findings:
     findings.ok("settings", "settings", f"those of training run {request.run_id}")
     entries = _entries(findings, config)
     checkpoint = findings.attempt(
-        "checkpoint", "prediction.checkpoint", lambda: checkpoint_of(config, models)
+        "checkpoint", "prediction.checkpoint", lambda: checkpoint_of(request, config, models)
     )
     number = _number(findings, request, config, checkpoint)
     devices = findings.attempt(

@@ -28,8 +28,10 @@ from incasem.tracking import (
     TRAININGS,
     Run,
     RunStore,
+    checkpoint_folder,
     find_training_settings,
     open_store,
+    published_checkpoint,
     run_experiment,
 )
 
@@ -111,7 +113,7 @@ def look_up_settings(
         [*defaults, *request.overrides, f"prediction.run_id_training={request.run_id}"],
         training_run=settings,
     )
-    return config, config.directories.runs / "models" / f"{_folder_of(settings, request.run_id):04d}"
+    return config, checkpoint_folder(config.directories.runs, settings, request.run_id)
 
 
 def predictions_store(request: PredictionRequest) -> RunStore:
@@ -143,7 +145,7 @@ def predict(request: PredictionRequest, tell: Callable[[str], None]) -> int:
         IncasemError: bad settings or data (nothing is written), or a failure in the run.
     """
     asked = look_up(request)
-    checkpoint = checkpoint_of(asked.config, asked.models)
+    checkpoint = checkpoint_of(request, asked.config, asked.models)
     config = with_checkpoint(asked.config, checkpoint)
     prepared = prepare_prediction(config, asked.entries, checkpoint=checkpoint)
     interrupted = interrupted_run(asked.store, config.to_dict(), asked.data)
@@ -214,10 +216,11 @@ class _Report:
         self.tell(f"  report: {page}")
 
 
-def checkpoint_of(config: PredictionConfig, models: Path) -> Path:
-    """Return the checkpoint that was asked for, or the best validated one of the training run.
+def checkpoint_of(request: PredictionRequest, config: PredictionConfig, models: Path) -> Path:
+    """Return the checkpoint that was asked for, the best validated one of the run, or the published one.
 
     Args:
+        request: what the command line asked for.
         config: settings.
         models: the folder of the training's checkpoints.
 
@@ -226,22 +229,18 @@ def checkpoint_of(config: PredictionConfig, models: Path) -> Path:
     """
     if config.prediction.checkpoint is not None:
         return Path(config.prediction.checkpoint)
-    found = best_checkpoint(models)
+    found = best_checkpoint(models) or published_checkpoint(request.run_id, request.models)
     if found is None:
         raise CheckpointError(
             explain(
                 "prediction.checkpoint",
                 "not set",
-                f"a checkpoint file, or a training run with checkpoints in {models}",
-                "Add prediction.checkpoint=FILE",
+                f"a checkpoint file, a training run with checkpoints in {models}, or a published model "
+                f"in {request.models}/pretrained_checkpoints",
+                "Add prediction.checkpoint=FILE; `incasem download models` fetches the published ones",
             )
         )
     return found
-
-
-def _folder_of(settings: Mapping[str, Any], run_id: int) -> int:
-    """Return the run whose folder holds the checkpoints: a continued run writes to that of its first part."""
-    return int(settings.get("training", {}).get("continue_id") or run_id)
 
 
 def with_checkpoint(config: PredictionConfig, checkpoint: Path) -> PredictionConfig:

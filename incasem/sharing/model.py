@@ -16,8 +16,14 @@ from incasem.networks import (
     load_into,
     read_sidecar,
 )
-from incasem.tracking import MODEL_CARDS, TRAININGS, find_training_settings, open_store
-from incasem.tracking.folders import checkpoint_folder
+from incasem.tracking import (
+    MODEL_CARDS,
+    TRAININGS,
+    checkpoint_folder,
+    find_training_settings,
+    open_store,
+    published_checkpoint,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9_+\-() ]{5,128}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_+\-() ]+")
@@ -168,7 +174,7 @@ def find_model(choice: ModelChoice, about: About) -> SharedModel:
         with open_store(choice.trainings, choice.runs, TRAININGS, os.environ) as store:
             settings = find_training_settings(store, choice.run_id, choice.cards)
         if checkpoint is None:
-            checkpoint = _best(checkpoint_folder(choice.runs, settings, choice.run_id))
+            checkpoint = _of_run(choice, choice.run_id, settings)
             sidecar = read_sidecar(checkpoint) or {}
     assert checkpoint is not None
     return _load(checkpoint, sidecar, settings, choice.run_id, about)
@@ -210,8 +216,10 @@ def _load(
     )
 
 
-def _best(folder: Path) -> Path:
-    found = best_checkpoint(folder)
+def _of_run(choice: ModelChoice, run_id: int, settings: Mapping[str, Any]) -> Path:
+    """Return the best validated checkpoint of a run, or the published one."""
+    folder = checkpoint_folder(choice.runs, settings, run_id)
+    found = best_checkpoint(folder) or published_checkpoint(run_id, choice.cards)
     if found is None:
         raise CheckpointError(
             explain(

@@ -54,7 +54,7 @@ class MongoStore:
             ) from None
         self._database = self._client[db_name]
         try:
-            with self._answering():
+            with self.answering():
                 self._client.admin.command("ping")
                 # Only a look at the data tells whether the user may read it.
                 self._database["runs"].find_one({}, {"_id": 1})
@@ -73,32 +73,37 @@ class MongoStore:
         """The database."""
         return self._db_name
 
+    @property
+    def database(self) -> Any:
+        """pymongo's database; use it within `answering`."""
+        return self._database
+
     def list_runs(self) -> list[RunInfo]:
         """Return all runs, the oldest id first."""
-        with self._answering():
+        with self.answering():
             entries = list(self._database["runs"].find({}, {"captured_out": 0, "config": 0}).sort("_id", 1))
         # Ids that are no numbers come from Sacred's own --id, which we never pass on.
         return [_info(entry) for entry in entries if isinstance(entry["_id"], int)]
 
     def exists(self, run_id: int) -> bool:
         """Return whether the store holds this run."""
-        with self._answering():
+        with self.answering():
             return self._database["runs"].find_one({"_id": run_id}, {"_id": 1}) is not None
 
     def config(self, run_id: int) -> dict[str, Any]:
         """Return the settings that the run was started with."""
-        config: dict[str, Any] = self._entry(run_id).get("config") or {}
+        config: dict[str, Any] = self.entry(run_id).get("config") or {}
         return config
 
     def info(self, run_id: int) -> RunInfo:
         """Return the record of a run."""
-        return _info(self._entry(run_id))
+        return _info(self.entry(run_id))
 
-    def metrics(self, run_id: int) -> dict[str, Metric]:
-        """Return the metrics of a run by name."""
-        self._entry(run_id)
-        with self._answering():
-            documents = list(self._database["metrics"].find({"run_id": run_id}))
+    def metrics(self, run_id: int, pattern: str = "") -> dict[str, Metric]:
+        """Return the metrics of a run by name, those whose names fit a regular expression."""
+        self.entry(run_id)
+        with self.answering():
+            documents = list(self._database["metrics"].find({"run_id": run_id, "name": {"$regex": pattern}}))
         return {
             metric["name"]: Metric(
                 tuple(metric["steps"]),
@@ -112,10 +117,10 @@ class MongoStore:
         """Return the content of a file recorded with the run."""
         import gridfs
 
-        files = {a["name"]: a["file_id"] for a in self._entry(run_id).get("artifacts", [])}
+        files = {a["name"]: a["file_id"] for a in self.entry(run_id).get("artifacts", [])}
         if name not in files:
             raise no_such_artifact(self, run_id, name, list(files))
-        with self._answering():
+        with self.answering():
             content: bytes = gridfs.GridFS(self._database).get(files[name]).read()
         return content
 
@@ -123,7 +128,7 @@ class MongoStore:
         """Return a Sacred observer that records one run here."""
         from incasem.tracking.observers import mongo_observer
 
-        with self._answering():
+        with self.answering():
             stray = self._database["runs"].find_one({"_id": {"$type": "string"}}, {"_id": 1})
         if stray is not None:
             raise TrackingError(
@@ -149,8 +154,9 @@ class MongoStore:
         """Close the connection."""
         self.close()
 
-    def _entry(self, run_id: int) -> dict[str, Any]:
-        with self._answering():
+    def entry(self, run_id: int) -> dict[str, Any]:
+        """Return a run's document; TrackingError if there is no such run."""
+        with self.answering():
             entry: dict[str, Any] | None = self._database["runs"].find_one({"_id": run_id})
         if entry is None:
             raise no_such_run(self, run_id)
@@ -163,7 +169,7 @@ class MongoStore:
             Unsent(self.spill_directory / "unsent", self._db_name, self.location).send(self._database)
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def answering(self) -> Iterator[None]:
         """Turn pymongo's errors into ours, without what they may quote of the URL."""
         from pymongo.errors import OperationFailure, PyMongoError
 

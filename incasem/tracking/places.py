@@ -53,6 +53,40 @@ def open_store(
     raise ConfigError(explain(origin, shown, _ALLOWED, "Correct it"))
 
 
+def find_store(
+    where: str | None,
+    runs_directory: Path,
+    db_name: str,
+    environment: Mapping[str, str],
+    default_file: str,
+) -> RunStore:
+    """Open the run store that a user means; see `open_store` for the errors.
+
+    Args:
+        where: a folder, `host:port`, `mongodb://…` or a JSON file; None: the JSON file ``default_file`` of
+            this folder if there is one, else what INCASEM_RUNS says, else ``runs_directory``.
+        runs_directory: `directories.runs`.
+        db_name: `TRAININGS` or `PREDICTIONS`.
+        environment: where INCASEM_RUNS is looked up.
+        default_file: such as `trainings_db.json`.
+    """
+    if where is None:
+        return open_store(
+            Path(default_file) if Path(default_file).is_file() else None, runs_directory, db_name, environment
+        )
+    path = Path(where).expanduser()
+    if path.is_file():
+        return open_store(path, runs_directory, db_name, environment)
+    if not path.is_dir():
+        # Not there (yet), or no path at all.
+        return open_store(None, runs_directory, db_name, {"INCASEM_RUNS": where})
+    if (path / "sacred").is_dir():
+        path = path / "sacred"
+    elif path.name == db_name or any(path.glob("[0-9]*/run.json")):
+        return DirectoryStore(path.parent.absolute(), path.name)
+    return DirectoryStore(path.absolute(), db_name)
+
+
 def _read(path: Path, db_name: str) -> tuple[str | None, str]:
     path = path.expanduser()
     try:

@@ -6,6 +6,7 @@ that each counts its runs from 1.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -72,8 +73,11 @@ class RunStore(Protocol):
     def info(self, run_id: int) -> RunInfo:
         """Return the record of a run; TrackingError if there is no such run."""
 
-    def metrics(self, run_id: int) -> dict[str, Metric]:
-        """Return the metrics of a run by name; TrackingError if there is no such run."""
+    def metrics(self, run_id: int, pattern: str = "") -> dict[str, Metric]:
+        """Return the metrics of a run whose names fit a regular expression.
+
+        TrackingError if there is no such run.
+        """
 
     def artifact(self, run_id: int, name: str) -> bytes:
         """Return the content of a file recorded with the run; TrackingError if there is none."""
@@ -95,7 +99,7 @@ class RunStore(Protocol):
 def no_such_run(store: RunStore, run_id: int, others: str = "") -> TrackingError:
     """Return the error for a run that the store does not hold, with those that it does, and ``others``."""
     ids = [run.run_id for run in store.list_runs()]
-    held = f"{_ranges(ids)}" if ids else "none yet"
+    held = id_ranges(ids) if ids else "none yet"
     return TrackingError(
         f"run {run_id} is not in {store.location} ({store.db_name}); allowed: the runs recorded "
         f"there, {held}{others}. "
@@ -104,7 +108,8 @@ def no_such_run(store: RunStore, run_id: int, others: str = "") -> TrackingError
     )
 
 
-def _ranges(ids: Sequence[int]) -> str:
+def id_ranges(ids: Sequence[int]) -> str:
+    """Return increasing run ids as text: `1-3, 7`; long lists are shortened in the middle."""
     parts: list[str] = []
     first = last = ids[0]
     for number in [*ids[1:], None]:
@@ -199,8 +204,8 @@ class DirectoryStore:
         entry = self._read(run_id, "run.json")
         return info_of(entry, run_id, entry.get("artifacts", []))
 
-    def metrics(self, run_id: int) -> dict[str, Metric]:
-        """Return the metrics of a run by name."""
+    def metrics(self, run_id: int, pattern: str = "") -> dict[str, Metric]:
+        """Return the metrics of a run by name, those whose names fit a regular expression."""
         if not self.exists(run_id):
             raise no_such_run(self, run_id)
         if not (self.directory / str(run_id) / "metrics.json").exists():
@@ -212,6 +217,7 @@ class DirectoryStore:
                 tuple(datetime.fromisoformat(t).replace(tzinfo=UTC) for t in values["timestamps"]),
             )
             for name, values in self._read(run_id, "metrics.json").items()
+            if re.search(pattern, name)
         }
 
     def artifact(self, run_id: int, name: str) -> bytes:
