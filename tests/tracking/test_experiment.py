@@ -192,7 +192,7 @@ def test_what_is_not_there_is_said_with_what_is(store):
 def test_versions_and_host_are_in_the_record(store, environment):
     start(store)
     if "mongodb" in environment["INCASEM_RUNS"]:
-        entry = store._entry(1)
+        entry = store.entry(1)
     else:
         entry = json.loads((store.directory / "1/run.json").read_text())
         assert entry["status"] == "COMPLETED"
