@@ -101,7 +101,7 @@ class SampleFeed:
         cache_bytes = CACHE_BYTES // len(entries)
         sources = [open_entry(entry, index, cache_bytes=cache_bytes) for index, entry in enumerate(entries)]
         indices = checked_indices(sources, config)
-        resampling = _resampling_device(config, device or choose_device(config.torch.device))
+        resampling = _resampling_device(config, device)
         self._dataset = SampleMaker(sources, indices, config, shape, seed, shared, resampling)
         self._dtypes = {source.raw.dtype for source in sources}
         self._numbers: Iterator[int] = itertools.count(start_index) if numbers is None else numbers
@@ -291,10 +291,11 @@ def _sample_shape(
     return SampleShape(Coordinate(input_shape), Coordinate(output_shape))
 
 
-def _resampling_device(config: TrainingConfig, device: torch.device) -> torch.device | None:
+def _resampling_device(config: TrainingConfig, device: torch.device | None) -> torch.device | None:
     """Return the GPU that resamples, which is the network's; None for the processor."""
     if config.training.augmentation.device == "cpu":
         return None
+    device = device or choose_device(config.torch.device)
     if device.type == "cpu" and config.torch.device in ("cpu", "auto"):
         raise ConfigError(
             explain(

@@ -21,6 +21,7 @@ def test_no_voxel_of_a_prediction_by_several_workers_is_lost(home):
     config = load_prediction_config(
         None,
         [
+            f"directories.data={home}",
             "prediction.torch.device=cpu",
             "prediction.precision=fp32",
             "prediction.block_size_voxels=[64,64,64]",

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from incasem.config import TrainingConfig
+from incasem.config.training import Optimizer
 from incasem.errors import DataError
 from incasem.networks import build_network, initialise
 from incasem.training.optimization import make_optimizer
@@ -49,9 +50,10 @@ def stepper(precision=torch.float32, seed=0, loss=LOSS, **training):
     torch.manual_seed(seed)
     network = build_network(config.model.model_dump())
     initialise(network)
+    optimizer = make_optimizer(network, Optimizer(lr=1e-3, weight_decay=0))
     scaler = torch.amp.GradScaler("cpu", enabled=precision == torch.float16)
     device = torch.device("cpu")
-    return Stepper(config, network, make_optimizer(network, 1e-3, 0), scaler, device, precision)
+    return Stepper(config, network, optimizer, scaler, device, precision)
 
 
 def gradients(made):
