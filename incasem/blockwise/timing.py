@@ -65,14 +65,14 @@ def timed(
 ) -> BlockFunction | StagedFunction[Any, Any]:
     """Return the same function, which also records what its blocks take in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{os.getpid()}.jsonl"
+    record = _Recorder(folder / f"{os.getpid()}.jsonl")
     if isinstance(function, StagedFunction):
-        return _TimedStages(function, path)
+        return _TimedStages(function, record)
 
     def one_block(block: Block) -> None:
         began = time.perf_counter()
         function(block)
-        _record(path, block.index, 0.0, time.perf_counter() - began, 0.0)
+        record(block.index, 0.0, time.perf_counter() - began, 0.0)
 
     return one_block
 
@@ -82,7 +82,7 @@ class _TimedStages(StagedFunction[Any, Any]):
     """A staged function with a clock around each stage."""
 
     inner: StagedFunction[Any, Any]
-    path: Path
+    record: "_Recorder"
 
     def __post_init__(self) -> None:
         self.blocks_in_flight = self.inner.blocks_in_flight
@@ -102,7 +102,7 @@ class _TimedStages(StagedFunction[Any, Any]):
         """Write, and record the block."""
         result, reading, computing = result
         _, seconds = _clocked(lambda: self.inner.write(block, result))
-        _record(self.path, block.index, reading, computing, seconds)
+        self.record(block.index, reading, computing, seconds)
 
 
 def _clocked(stage: Callable[[], Any]) -> tuple[Any, float]:
@@ -111,11 +111,18 @@ def _clocked(stage: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - began
 
 
-def _record(path: Path, index: int, *seconds: float) -> None:
-    """Append a line in one write, since several threads do; without a record where the disk is full."""
-    line = json.dumps([index, *(round(s, 4) for s in seconds)]) + "\n"
-    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
-        file.write(line.encode())
+class _Recorder:
+    """Appends lines to a file for the life of the worker; without a record where the disk is full."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = -1
+        with contextlib.suppress(OSError):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+    def __call__(self, index: int, reading: float, computing: float, writing: float) -> None:
+        """Append a line in one write, since several threads do."""
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, b"[%d, %.4f, %.4f, %.4f]\n" % (index, reading, computing, writing))
 
 
 def read_times(folder: Path, grid: Grid) -> NDArray[np.float32]:
