@@ -34,6 +34,12 @@ def runs(program: str, arguments: Sequence[str]) -> None:
     add("-n", "--last", type=int, metavar="N", help="list: only the newest ones (default: all)")
     add("--status", metavar="STATUS", help="list: COMPLETED, FAILED, … only (default: all)")
     add("--metric", metavar="NAME", help="show: the values of this metric (default: a summary of each)")
+    add(
+        "--picture",
+        type=path_argument,
+        metavar="FILE",
+        help="compare: draw F1 over the iterations, a PNG file (default: none)",
+    )
     add("--all", action="store_true", help="show: settings that have their default value, too")
     add("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args(list(arguments))
@@ -104,6 +110,12 @@ def _compare(store: "RunStore", options: argparse.Namespace) -> None:
     from incasem.runs.overview import compare
 
     _tell_rows(compare(store, options.ids), options)
+    if options.picture is not None:
+        from incasem.runs.comparison import write_comparison
+
+        write_comparison(store, options.ids, options.picture)
+        if not options.json:
+            tell(f"  {options.picture}")
 
 
 def _export(store: "RunStore", options: argparse.Namespace) -> None:

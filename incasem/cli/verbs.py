@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from incasem.errors import ConfigError, DataError, IncasemError, did_you_mean
 
 _MEND_FILE = "Check that it is where it should be, its permissions, and the free space."
+READER_GONE = 141  # that of a command ended by SIGPIPE
 INTERRUPTED = 130  # the exit code of a shell command ended by Ctrl-C
 
 
@@ -111,6 +113,10 @@ def run_verb(name: str, arguments: Sequence[str], program: str) -> int:
     except IncasemError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has had enough. Nothing more is said, not even at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     except OSError as error:
         # A file that cannot be used, where nobody foresaw it. Without its name it is a defect of ours.
         if error.filename is None:

@@ -22,14 +22,19 @@ class Best:
     iteration: int
 
 
-def best_f1(metrics: Mapping[str, Metric]) -> Best | None:
-    """Return the highest F1 of a run, mean over foreground classes and datasets; None without any."""
+def f1_curves(metrics: Mapping[str, Metric]) -> dict[tuple[int, int], Metric]:
+    """Return the F1 of each foreground class and dataset of a run, by their numbers."""
     curves = {}
     for name in sorted(metrics):  # "dice" before "f1", which wins
         match = re.match(F1, name)
         if match:
-            curves[match[2], match[3]] = metrics[name]
-    return _best(list(curves.values()), sign=1)
+            curves[int(match[2]), int(match[3])] = metrics[name]
+    return curves
+
+
+def best_f1(metrics: Mapping[str, Metric]) -> Best | None:
+    """Return the highest F1 of a run, mean over foreground classes and datasets; None without any."""
+    return _best(list(f1_curves(metrics).values()), sign=1)
 
 
 def lowest_validation_loss(metrics: Mapping[str, Metric]) -> Best | None:

@@ -78,8 +78,10 @@ def find_store(
     if path.is_file():
         return open_store(path, runs_directory, db_name, environment)
     if not path.is_dir():
-        # Not there (yet), or no path at all.
-        return open_store(None, runs_directory, db_name, {"INCASEM_RUNS": where})
+        # A server, or a folder that is not there yet.
+        is_server = "://" in where or _HOST_AND_PORT.fullmatch(where)
+        named = where if is_server else str(path.absolute())
+        return open_store(None, runs_directory, db_name, {"INCASEM_RUNS": named})
     if (path / "sacred").is_dir():
         path = path / "sacred"
     elif path.name == db_name or any(path.glob("[0-9]*/run.json")):

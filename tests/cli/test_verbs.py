@@ -109,3 +109,22 @@ def test_a_defect_of_ours_is_not_hidden(monkeypatch):
     monkeypatch.setattr("incasem.cli.formatting.equalize", fail)
     with pytest.raises(OSError, match="what file"):
         main(["equalize"])
+
+
+def test_a_reader_who_has_had_enough_sees_no_traceback():
+    """`incasem VERB | head`: the pipe is closed before we write."""
+    script = "import os, sys; from incasem.cli import verbs; from incasem.cli.arguments import tell\n" + (
+        "import types; sys.modules['chatty'] = types.ModuleType('chatty')\n"
+        "def chat(program, arguments):\n    for _ in range(100000): tell('line')\n"
+        "sys.modules['chatty'].chat = chat\n"
+        "verbs.VERBS['chat'] = verbs.Verb('chat', 'chatty', '', 'chat')\n"
+        "sys.exit(verbs.main(['chat']))"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141

@@ -100,6 +100,9 @@ def test_the_commands(recorded, tmp_path, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["training.iterations", "100", "200"] in lines
     assert ["F1", "0.6100", "0.6200"] in lines
+    assert main(["runs", "compare", "1", "2", "--picture", str(tmp_path / "f1.png")]) == 0
+    assert str(tmp_path / "f1.png") in capsys.readouterr().out
+    assert (tmp_path / "f1.png").exists()
     assert main(["runs", "export", "--to", str(tmp_path / "copy")]) == 0
     assert "2 runs (1-2) copied to" in capsys.readouterr().out
     assert DirectoryStore(tmp_path / "copy", TRAININGS).info(2).name == "second"
