@@ -86,9 +86,9 @@ def _draw(axes: Any, record: BlockRecord, axis: int, mean: NDArray[np.float64], 
     axes.set_xlim(-0.5, mean.shape[1] - 0.5)
     axes.set_ylim(mean.shape[0] - 0.5, -0.5)
     axes.set_aspect("equal" if 0.2 < mean.shape[0] / mean.shape[1] < 5 else "auto")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
     flat = mean.shape[0] < 0.5 * mean.shape[1]
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=2 if flat else 5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=2 if flat else 5, integer=True, min_n_ticks=1))
     return picture
 
 
