@@ -50,8 +50,8 @@ _typed() {{
     "incasem view"|"incasem view-rois"|"incasem compare-predictions") _look command "$@"; return;;
   esac
   case "$* " in
-    *" with "*) case "$1 $2" in
-      "incasem train"|"python train.py") command "$@" {TRAINING}; return;;
+    *" with "*) case "$1 $2 $3" in
+      "incasem train "*|"incasem check train"|"python train.py "*) command "$@" {TRAINING}; return;;
     esac;;
   esac
   command "$@"
