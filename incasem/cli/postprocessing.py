@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from incasem.cli.arguments import ZYX, add_workers, make_parser, path_argument, tell, tell_report
+from incasem.cli.arguments import ZYX, Parser, add_workers, make_parser, path_argument, tell, tell_report
 from incasem.errors import ConfigError, explain
 
 
@@ -44,6 +44,31 @@ def threshold(program: str, arguments: Sequence[str]) -> None:
 
 def evaluate(program: str, arguments: Sequence[str]) -> None:
     """Score a prediction against labels."""
+    options = _evaluate_parser(program).parse_args(list(arguments))
+
+    from incasem.evaluation.evaluate import EvaluateOptions
+    from incasem.evaluation.evaluate import evaluate as run
+    from incasem.evaluation.evaluate_report import summary, table, write_evaluation
+    from incasem.metrics.thresholds import threshold_range
+
+    job = EvaluateOptions(
+        labels=str(options.labels),
+        prediction=str(options.prediction),
+        thresholds=threshold_range(options.threshold_start, options.threshold_stop, options.threshold_step),
+        metric=options.metric,
+        masks=tuple(str(path) for path in _masks(options.mask, options.metric_mask)),
+        roi_padding=_padding(options.roi_padding),
+        class_id=options.class_id,
+        kind=options.kind,
+        out_directory=options.out_directory,
+    )
+    evaluation = run(job, num_workers=options.num_workers)
+    tell(summary(evaluation))
+    tell(table(evaluation))
+    tell(f"  {write_evaluation(evaluation)}")
+
+
+def _evaluate_parser(program: str) -> Parser:
     parser = make_parser(
         program,
         "Score a prediction against labels: Jaccard, F1 (Dice), precision and recall at any number of "
@@ -85,28 +110,7 @@ def evaluate(program: str, arguments: Sequence[str]) -> None:
         help="where the report goes (default: evaluations/NAME beside the prediction's container)",
     )  # fmt: skip
     add_workers(parser)
-    options = parser.parse_args(list(arguments))
-
-    from incasem.evaluation.evaluate import EvaluateOptions
-    from incasem.evaluation.evaluate import evaluate as run
-    from incasem.evaluation.evaluate_report import summary, table, write_evaluation
-    from incasem.metrics.thresholds import threshold_range
-
-    job = EvaluateOptions(
-        labels=str(options.labels),
-        prediction=str(options.prediction),
-        thresholds=threshold_range(options.threshold_start, options.threshold_stop, options.threshold_step),
-        metric=options.metric,
-        masks=tuple(str(path) for path in _masks(options.mask, options.metric_mask)),
-        roi_padding=_padding(options.roi_padding),
-        class_id=options.class_id,
-        kind=options.kind,
-        out_directory=options.out_directory,
-    )
-    evaluation = run(job, num_workers=options.num_workers)
-    tell(summary(evaluation))
-    tell(table(evaluation))
-    tell(f"  {write_evaluation(evaluation)}")
+    return parser
 
 
 def _masks(mask: Path | None, metric_masks: Sequence[Path] | None) -> list[Path]:

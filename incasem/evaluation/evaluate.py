@@ -23,7 +23,14 @@ from incasem.errors import ConfigError, DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi, grow
 from incasem.metrics.thresholds import ThresholdScores, ThresholdSweep
 from incasem.tasks.stored import Kind, kind_of, require_finished, unwritten_border
-from incasem.volumes import Volume, create_volume, open_volume, split_path
+from incasem.volumes import (
+    Volume,
+    check_same_voxel_size,
+    check_spatial,
+    create_volume,
+    open_volume,
+    split_path,
+)
 
 JOB = "evaluate"
 Metric = Literal["jaccard", "dice", "precision_recall"]
@@ -159,15 +166,7 @@ def open_inputs(options: EvaluateOptions) -> Opened:
         )
     masks = tuple(_open(path) for path in options.masks)
     for volume in (labels, *masks):
-        if volume.voxel_size != prediction.voxel_size:
-            raise DataError(
-                explain(
-                    f"the voxel size of {volume.path}",
-                    f"{volume.voxel_size} nm",
-                    f"that of the prediction, {prediction.voxel_size} nm",
-                    "Give volumes of one resolution",
-                )
-            )
+        check_same_voxel_size(volume, prediction, "prediction")
     kind = kind_of(prediction) if options.kind == "auto" else options.kind
     if options.class_id is not None and kind == "probabilities":
         raise ConfigError(
@@ -190,10 +189,7 @@ def open_inputs(options: EvaluateOptions) -> Opened:
 
 def _open(path: str) -> Volume:
     volume = open_volume(path)
-    if volume.axes != ("z", "y", "x"):
-        raise DataError(
-            explain(f"the axes of {path}", ", ".join(volume.axes), "z, y, x", "Choose one channel")
-        )
+    check_spatial(volume)
     return volume
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from incasem.blockwise import Job
 from incasem.blockwise.state import work_lock
 from incasem.errors import ConfigError, DataError, explain
-from incasem.volumes import Volume, create_volume, exists, open_volume
+from incasem.volumes import Volume, check_spatial, create_volume, exists, open_volume
 
 _MARK = "incasem"
 _OWN_CONTAINERS = (".zarr", ".n5")
@@ -52,10 +52,7 @@ def open_grey(path: str) -> Volume:
         DataError: missing, or with a channel axis.
     """
     volume = open_volume(path)
-    if volume.axes != ("z", "y", "x"):
-        raise DataError(
-            explain(f"the axes of {path}", ", ".join(volume.axes), "z, y, x", "Choose one channel of it")
-        )
+    check_spatial(volume)
     return volume
 
 

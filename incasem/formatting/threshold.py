@@ -17,7 +17,7 @@ from incasem.formatting._outputs import check_workers, create_like, dataset_path
 from incasem.geometry import Coordinate, format_roi
 from incasem.metrics.thresholds import reaches
 from incasem.tasks.stored import BORDER_ATTRIBUTE, kind_of, require_finished, unwritten_border
-from incasem.volumes import Volume
+from incasem.volumes import Volume, check_same_voxel_size
 
 JOB = "threshold"
 FOREGROUND = 255
@@ -106,15 +106,7 @@ def prepare_threshold(
 
 def _open_mask(path: str, source: Volume) -> Volume:
     mask = open_grey(path)
-    if mask.voxel_size != source.voxel_size:
-        raise DataError(
-            explain(
-                f"the voxel size of {path}",
-                f"{mask.voxel_size} nm",
-                f"that of the probabilities, {source.voxel_size} nm",
-                "Give a mask of this resolution",
-            )
-        )
+    check_same_voxel_size(mask, source, "probabilities")
     if mask.roi_voxels.intersect(source.roi_voxels).empty:
         raise DataError(
             explain(

@@ -2,11 +2,12 @@
 
 from incasem.volumes.opening import create_volume, open_image_stack, open_volume
 from incasem.volumes.paths import exists, list_datasets, split_path
-from incasem.volumes.spatial import check_spatial
+from incasem.volumes.spatial import check_same_voxel_size, check_spatial
 from incasem.volumes.volume import Volume
 
 __all__ = [
     "Volume",
+    "check_same_voxel_size",
     "check_spatial",
     "create_volume",
     "exists",

@@ -20,3 +20,16 @@ def check_spatial(volume: Volume, of: str = "") -> None:
                 "Choose or extract a single channel",
             )
         )
+
+
+def check_same_voxel_size(volume: Volume, reference: Volume, what: str) -> None:
+    """Raise a DataError for a volume of another voxel size than ``reference``, which is ``what``."""
+    if volume.voxel_size != reference.voxel_size:
+        raise DataError(
+            explain(
+                f"the voxel size of {volume.path}",
+                f"{volume.voxel_size} nm",
+                f"that of the {what}, {reference.voxel_size} nm",
+                "Give volumes of one resolution",
+            )
+        )

@@ -4,20 +4,15 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from incasem.cli import main
-from incasem.networks import Unet, save_checkpoint
 from incasem.preflight.predict import check_prediction
 from incasem.runs.predict import PredictionRequest
 from incasem.volumes import create_volume
 from tests.preflight.test_check_train import files_of, found, the
-
-MODEL = {
-    "type": "Unet", "num_fmaps": 2, "num_fmaps_out": 2, "fmap_inc_factor": 2,
-    "downsample_factors": [[2, 2, 2]], "constant_upsample": True,
-}  # fmt: skip
-SHAPE = (40, 40, 40)
+from tests.runs.test_predict import SHAPE, make_home
+from tests.runs.test_predict import overrides as settings
+from tests.runs.test_predict import write_data as describe
 
 
 def write(path, array, **more):
@@ -27,32 +22,11 @@ def write(path, array, **more):
 
 @pytest.fixture
 def home(tmp_path):
-    """A volume with labels, a data configuration, a recorded training and its checkpoint."""
+    """A folder with all that a prediction needs, and labels."""
+    make_home(tmp_path)
     noise = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
-    write(tmp_path / "cell.zarr/raw", noise)
     write(tmp_path / "cell.zarr/labels", (noise > 200).astype(np.uint32))
-    describe(tmp_path)
-    torch.manual_seed(0)
-    network = Unet(num_fmaps=2, downsample_factors=((2, 2, 2),))
-    save_checkpoint(tmp_path / "checkpoint", network, None, {"data": {"voxel_size": [5.0, 5.0, 5.0]}})
-    training = tmp_path / "runs/sacred/incasem_trainings/1"
-    training.mkdir(parents=True)
-    (training / "config.json").write_text(json.dumps({"model": MODEL, "data": {"voxel_size": [5, 5, 5]}}))
-    (training / "run.json").write_text(json.dumps({"status": "COMPLETED", "experiment": {"name": "by hand"}}))
     return tmp_path
-
-
-def describe(home, **changes):
-    entry = {"file": "cell.zarr", "offset": [0, 0, 0], "shape": SHAPE, "voxel_size": [5, 5, 5], "raw": "raw"}
-    (home / "cell.json").write_text(json.dumps({"cell": entry | changes}))
-
-
-def settings(home, *more):
-    return [
-        f"prediction.data={home / 'cell.json'}", f"directories.data={home}",
-        f"directories.runs={home / 'runs'}", f"prediction.checkpoint={home / 'checkpoint'}",
-        "prediction.torch.device=cpu", "prediction.precision=fp32", *more,
-    ]  # fmt: skip
 
 
 def check(home, *more, run_id=1):

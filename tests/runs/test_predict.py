@@ -20,19 +20,24 @@ MODEL = {
 SHAPE = (40, 40, 40)
 
 
-@pytest.fixture
-def home(tmp_path):
-    """A volume, a data configuration, a recorded training and its checkpoint."""
-    raw = create_volume(tmp_path / "cell.zarr/raw", shape=SHAPE, dtype=np.uint8, voxel_size=(5, 5, 5))
+def make_home(folder):
+    """Write a volume, a data configuration, a recorded training and its checkpoint into a folder."""
+    raw = create_volume(folder / "cell.zarr/raw", shape=SHAPE, dtype=np.uint8, voxel_size=(5, 5, 5))
     raw.write_voxels(raw.roi_voxels, np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8))
-    write_data(tmp_path)
+    write_data(folder)
     torch.manual_seed(0)
     network = Unet(num_fmaps=2, downsample_factors=((2, 2, 2),))
-    save_checkpoint(tmp_path / "checkpoint", network, None, {"data": {"voxel_size": [5.0, 5.0, 5.0]}})
-    training = tmp_path / "runs/sacred/incasem_trainings/1"
+    save_checkpoint(folder / "checkpoint", network, None, {"data": {"voxel_size": [5.0, 5.0, 5.0]}})
+    training = folder / "runs/sacred/incasem_trainings/1"
     training.mkdir(parents=True)
     (training / "config.json").write_text(json.dumps({"model": MODEL, "data": {"voxel_size": [5, 5, 5]}}))
     (training / "run.json").write_text(json.dumps({"status": "COMPLETED", "experiment": {"name": "by hand"}}))
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A folder with all that a prediction needs."""
+    make_home(tmp_path)
     return tmp_path
 
 
