@@ -263,8 +263,7 @@ class SampleMaker:
 
     def _make(self, number: int) -> dict[str, Any]:
         if self._pipeline is None:
-            task = task_of(self._config)
-            pipeline = build_pipeline(self._sources, self._indices, self._config, task, self._device)
+            pipeline = build_pipeline(self._sources, self._indices, self._config, self._device)
             pipeline.setup()
             self._pipeline = pipeline
         with _global_generators_kept():

@@ -8,7 +8,7 @@ import torch
 
 from incasem.config import TrainingConfig
 from incasem.geometry import Coordinate, Roi
-from incasem.tasks.task import Task
+from incasem.tasks.chosen import task_of
 from incasem.training._gunpowder import gp
 from incasem.training.augmentation import (
     IntensityAugment,
@@ -38,7 +38,6 @@ def build_pipeline(
     sources: Sequence[EntrySource],
     indices: Sequence[SampleIndex],
     config: TrainingConfig,
-    task: Task,
     device: torch.device | None = None,
 ) -> "gp.Pipeline":
     """Return the pipeline from volumes to samples, in the published order.
@@ -61,7 +60,7 @@ def build_pipeline(
         pipeline += IntensityAugment(Keys.RAW, settings.augmentation.intensity)
     for node in optional_nodes(Keys.RAW, settings.augmentation):
         pipeline += node
-    pipeline += MakeTarget(Keys.LABELS, Keys.MASK, Keys.TARGET, Keys.LOSS_SCALE, task)
+    pipeline += MakeTarget(Keys.LABELS, Keys.MASK, Keys.TARGET, Keys.LOSS_SCALE, task_of(config))
     pipeline += ToNetworkRange(Keys.RAW)
     return pipeline
 

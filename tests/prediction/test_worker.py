@@ -17,6 +17,7 @@ from incasem.geometry import Coordinate, Roi
 from incasem.networks import InferenceNetwork, save_checkpoint
 from incasem.prediction import Device, Planner
 from incasem.prediction.outputs import OutputSet
+from incasem.tasks.semantic import Semantic
 from incasem.prediction.worker import PredictionWorker
 from incasem.volumes import create_volume, open_volume
 
@@ -56,7 +57,7 @@ def prepared(tmp_path_factory, network, small_model):
 
 
 def with_outputs(worker, folder, roi=ROI):
-    outputs = OutputSet(folder / "out.zarr/prediction", roi, (5.0, 5.0, 5.0), 2, "float32")
+    outputs = OutputSet(folder / "out.zarr/prediction", roi, (5.0, 5.0, 5.0), Semantic(2), "float32")
     return replace(worker, outputs=outputs.open())
 
 

@@ -114,13 +114,6 @@ def test_batches_stack_samples_in_order(entry):
     )
 
 
-def test_class_fractions_count_inside_the_mask():
-    labels = torch.tensor([0, 1, 1, 1]).reshape(1, 1, 1, 4)
-    mask = torch.tensor([1, 1, 0, 0], dtype=torch.uint8).reshape(1, 1, 1, 4)
-    batch = Batch(labels, labels, labels, mask, mask, [(0, 0, 0)], [0], ["a"], [(1.0, 1.0, 1.0)], [0])
-    assert batch.class_fractions(3) == {"pct_class_0": 0.5, "pct_class_1": 0.5, "pct_class_2": 0.0}
-
-
 def test_a_worker_that_is_killed_ends_the_training_within_seconds(entry):
     killed = []
 
