@@ -182,6 +182,7 @@ def _compare(ids: Any, counted: Any, dz: int, dy: int, dx: int, affinities: Any,
     """Fill one channel; ``counted`` is empty where all voxels count."""
     size_z, size_y, size_x = ids.shape
     begin_x, end_x = max(0, -dx), min(size_x, size_x - dx)
+    background = ids.dtype.type(0)
     for z in range(size_z):
         for y in range(size_y):
             edges, known = affinities[z, y], valid[z, y]
@@ -195,14 +196,14 @@ def _compare(ids: Any, counted: Any, dz: int, dy: int, dx: int, affinities: Any,
             edges, known = edges[begin_x:end_x], known[begin_x:end_x]
             if counted.size == 0:
                 for i in range(here.size):
-                    edges[i] = np.uint8((here[i] == there[i]) & (here[i] != 0))
+                    edges[i] = np.uint8((here[i] == there[i]) & (here[i] != background))
                     known[i] = 1
             else:
                 counted_here = counted[z, y, begin_x:end_x]
                 counted_there = counted[other_z, other_y, begin_x + dx : end_x + dx]
                 for i in range(here.size):
                     known[i] = counted_here[i] & counted_there[i]
-                    edges[i] = known[i] & np.uint8((here[i] == there[i]) & (here[i] != 0))
+                    edges[i] = known[i] & np.uint8((here[i] == there[i]) & (here[i] != background))
 
 
 @compiled
@@ -212,19 +213,20 @@ def _erode(ids: Any, steps: int, largest: Any, eroded: Any) -> None:
     least = np.empty((size_y, size_x), ids.dtype)
     most = np.empty((size_y, size_x), ids.dtype)
     low, high = np.empty(size_x, ids.dtype), np.empty(size_x, ids.dtype)
-    none = ids.dtype.type(largest)  # as an id, it is the largest anyway
+    # numba makes floats of mixed 64-bit integers: all constants have the type of the ids.
+    zero, none = ids.dtype.type(0), ids.dtype.type(largest)  # as an id, it is the largest anyway
     for z in range(size_z):
         for y in range(size_y):
             row = ids[z, y]
             for x in range(size_x):
-                least[y, x] = row[x] if row[x] != 0 else none
+                least[y, x] = row[x] if row[x] != zero else none
                 most[y, x] = row[x]
             for step in range(1, min(steps, size_x - 1) + 1):
                 for x in range(size_x - step):
-                    least[y, x] = min(least[y, x], row[x + step] if row[x + step] != 0 else none)
+                    least[y, x] = min(least[y, x], row[x + step] if row[x + step] != zero else none)
                     most[y, x] = max(most[y, x], row[x + step])
                 for x in range(step, size_x):
-                    least[y, x] = min(least[y, x], row[x - step] if row[x - step] != 0 else none)
+                    least[y, x] = min(least[y, x], row[x - step] if row[x - step] != zero else none)
                     most[y, x] = max(most[y, x], row[x - step])
         for y in range(size_y):
             low[:] = least[y]
@@ -234,4 +236,4 @@ def _erode(ids: Any, steps: int, largest: Any, eroded: Any) -> None:
                     low[x] = min(low[x], least[other, x])
                     high[x] = max(high[x], most[other, x])
             for x in range(size_x):
-                eroded[z, y, x] = ids[z, y, x] if low[x] == high[x] else 0
+                eroded[z, y, x] = ids[z, y, x] if low[x] == high[x] else zero

@@ -87,6 +87,17 @@ def test_borders_are_those_of_the_published_rule(labels, steps):
     np.testing.assert_array_equal(eroded, plainly_eroded(labels, steps))
 
 
+@pytest.mark.parametrize("dtype", IDS)
+def test_large_ids_are_exact(dtype):
+    """Ids that differ by 1 and would be one number in floating point."""
+    top = IDS[dtype][-1]
+    labels = np.array([[[top, top, top, top - 1, top - 1, top - 1]]], dtype)
+    affinities, _ = affinity_targets(labels, [(0, 0, -1)], ignored_ids=[top])
+    np.testing.assert_array_equal(affinities[0, 0, 0], [0, 0, 0, 0, 1, 1])
+    expected = [top, top, 0, 0, top - 1, top - 1]
+    np.testing.assert_array_equal(erode_borders(labels, 1)[0, 0], np.array(expected, dtype))
+
+
 def test_background_is_no_second_id_in_the_window():
     section = np.array([[[0, 5, 5, 5, 9, 9, 0, 9]]])
     np.testing.assert_array_equal(erode_borders(section, 1), [[[0, 5, 5, 0, 0, 9, 0, 9]]])
