@@ -95,7 +95,8 @@ def local_shape_descriptors(
         boxes = np.empty((count, 2, 3), np.int64)
         _bounding_boxes(index_ZYX, boxes)
         begin, end = np.array(context), np.array(context) + inner
-        _describe(index_ZYX, boxes, np.array(cell), begin, end, *weights, sigma, descriptors)
+        arguments: list[Any] = [index_ZYX, boxes, np.array(cell), begin, end, *weights, sigma, descriptors]
+        _describe(*arguments)
     return descriptors
 
 
