@@ -20,6 +20,7 @@ from incasem.tasks.affinity_losses import balance_scale
 from incasem.tasks.affinity_targets import affinity_targets, reach
 from incasem.tasks.affinity_terms import AffinityRegionLoss, Terms, loss, step_totals
 from incasem.tasks.balance import CLIP_FRACTION
+from incasem.tasks.channels import DESCRIPTOR_COMPONENTS, Channel, edge_channels
 from incasem.tasks.descriptors import context_voxels, local_shape_descriptors
 from incasem.tasks.ground_truth import GroundTruth, LabelKind
 from incasem.tasks.region_scores import class_fractions, overlap_in_training
@@ -88,6 +89,11 @@ class Affinities:
     def channels(self) -> int:
         """One an offset, then the descriptors."""
         return len(self.offsets) + DESCRIPTOR_CHANNELS * (self.descriptor_sigma is not None)
+
+    @property
+    def meanings(self) -> tuple[Channel, ...]:
+        """Edges, then the components of the descriptors."""
+        return edge_channels(self.offsets) + (() if self.descriptor_sigma is None else DESCRIPTOR_COMPONENTS)
 
     @property
     def label_context(self) -> Coordinate:

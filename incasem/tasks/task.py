@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from incasem.config import DataEntry
 from incasem.geometry import Coordinate, Roi
+from incasem.tasks.channels import Channel
 from incasem.tasks.ground_truth import GroundTruth, LabelKind
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ class StoredArray:
 class RegionLoss(Protocol):
     """The training loss of a whole region from its blocks; it does not depend on how the region was cut."""
 
-    def add(self, outputs_CZYX: NDArray[np.floating[Any]], target: NDArray[Any], learnt: NDArray[Any]) -> None:
+    def add(
+        self, outputs_CZYX: NDArray[np.floating[Any]], target: NDArray[Any], learnt: NDArray[Any]
+    ) -> None:
         """Count one block: output of the network, `Truth.target` and `Truth.learnt`."""
 
     def value(self) -> float:
@@ -122,6 +125,10 @@ class Task(Protocol):
     @property
     def channels(self) -> int:
         """Of the network's output."""
+
+    @property
+    def meanings(self) -> tuple[Channel, ...]:
+        """What each channel of the network's output means under symmetries."""
 
     @property
     def num_classes(self) -> int:
