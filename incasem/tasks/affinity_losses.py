@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from incasem.tasks.semantic import class_balance
+from incasem.tasks.balance import class_balance
 
 CLIP_FRACTION = (0.05, 0.95)
 """As published (PyTorch Connectomics, weight option "1"): the rarer kind weighs at most 19 times as much."""
@@ -21,7 +21,7 @@ def balance_scale(
     Args:
         affinities_KZYX: 0 or 1, 0 where not valid.
         valid_KZYX: which of them are known.
-        clip: see `semantic.class_balance`; None: all that are known weigh 1.
+        clip: see `balance.class_balance`; None: all that are known weigh 1.
     """
     if clip is None:
         return valid_KZYX.astype(np.float32)

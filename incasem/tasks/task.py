@@ -2,11 +2,11 @@
 
 A task turns labels into the target of the network, the network's output into a loss and into the arrays that
 are stored, and both into classes that are scored. `tasks.semantic` and `tasks.affinities` provide one each,
-`tasks.chosen.task_of` returns that of the settings; nothing else asks which task it is. A task pickles, and holds
-settings only.
+`tasks.chosen.task_of` returns that of the settings; nothing else asks which task it is. A task pickles, and
+holds settings only.
 
-Scores and pictures are those of *classes* of voxels, 0 being the background, whatever is learnt: so every task
-has the published metrics, and a best checkpoint by its F1.
+Scores and pictures are those of *classes* of voxels, 0 being the background, whatever is learnt: so every
+task has the published metrics, and a best checkpoint by its F1.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,7 +97,9 @@ class StoredArray:
 class RegionLoss(Protocol):
     """The training loss of a whole region from its blocks; it does not depend on how the region was cut."""
 
-    def add(self, outputs_CZYX: NDArray[np.floating[Any]], target: NDArray[Any], learnt: NDArray[Any]) -> None:
+    def add(
+        self, outputs_CZYX: NDArray[np.floating[Any]], target: NDArray[Any], learnt: NDArray[Any]
+    ) -> None:
         """Count one block: output of the network, `Truth.target` and `Truth.learnt`."""
 
     def value(self) -> float:
