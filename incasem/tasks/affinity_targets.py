@@ -61,7 +61,7 @@ def affinity_targets(
         ConfigError: ``offsets`` are not edges.
     """
     vectors = _edges(offsets)
-    labels_ZYX = _ids(labels_ZYX)
+    labels_ZYX = as_ids(labels_ZYX)
     counted_ZYX = _counted(labels_ZYX, ignored_ids, mask_ZYX)
     if border_erosion:
         labels_ZYX = erode_borders(labels_ZYX, border_erosion)
@@ -89,7 +89,7 @@ def erode_borders(labels_ZYX: NDArray[Any], steps: int) -> NDArray[Any]:
     Raises:
         DataError: labels that are no integers, or negative.
     """
-    ids_ZYX = _ids(labels_ZYX)
+    ids_ZYX = as_ids(labels_ZYX)
     if steps <= 0:
         return labels_ZYX
     eroded_ZYX = np.empty_like(ids_ZYX)
@@ -117,7 +117,7 @@ def _edges(offsets: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
     return [(int(z), int(y), int(x)) for z, y, x in vectors]
 
 
-def _ids(labels_ZYX: NDArray[Any]) -> NDArray[Any]:
+def as_ids(labels_ZYX: NDArray[Any]) -> NDArray[Any]:
     """Return labels as contiguous unsigned integers of the same width."""
     labels_ZYX = np.asarray(labels_ZYX)
     if labels_ZYX.dtype.kind not in "bui" or labels_ZYX.ndim != 3:
