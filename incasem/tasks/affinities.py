@@ -112,7 +112,7 @@ class Affinities:
         return ["boundary"]
 
     def target(self, labels_ZYX: NDArray[Any], mask_ZYX: NDArray[Any]) -> Target:
-        """Return affinities (uint8), or with descriptors after them (float32), and the balance of the block."""
+        """Return affinities (uint8), or with descriptors after them (float32), and the block's balance."""
         affinities, valid, descriptors = self._made(labels_ZYX, mask_ZYX)
         scale = balance_scale(affinities, valid, self.clip)
         if descriptors is None:
@@ -130,7 +130,7 @@ class Affinities:
         labels_ZYX, mask_ZYX = truth.labels(with_context), truth.mask(with_context)
         affinities, valid, descriptors = self._made(labels_ZYX, mask_ZYX)
         counted_ZYX = truth.metric_mask(roi_voxels) & valid[self._nearest].all(axis=0)
-        classes_ZYX = self.target_classes(affinities)
+        classes_ZYX = self.target_classes(affinities | ~valid)  # what is not known is shown as no boundary
         inside_ZYX = self._inner(mask_ZYX)
         if descriptors is None:
             return Truth(affinities, valid, classes_ZYX, inside_ZYX, counted_ZYX)
@@ -244,4 +244,5 @@ class Affinities:
         smallest_ZYX = arrays[AFFINITIES][self._nearest].min(axis=0)
         if smallest_ZYX.dtype == np.uint8:
             return Predicted((smallest_ZYX < _HALF).view(np.uint8), [255 - smallest_ZYX])
-        return Predicted((smallest_ZYX < 0.5).view(np.uint8), [smallest_ZYX.dtype.type(1) - smallest_ZYX])
+        one = smallest_ZYX.dtype.type(1)
+        return Predicted((smallest_ZYX < 0.5).view(np.uint8), [smallest_ZYX, one - smallest_ZYX])
