@@ -173,9 +173,9 @@ class _Cell:
         from incasem.geometry import Roi
         from incasem.prediction import Predictor
         from incasem.prediction.outputs import OutputSet
-        from incasem.tasks.semantic import Semantic
         from incasem.prediction.tiling import AlignedTiling
         from incasem.prediction.worker import PredictionWorker
+        from incasem.tasks.semantic import Semantic
 
         plan = self.plans[0]
         block = Roi((ORIGIN,) * 3, [min(b, self.size) for b in plan.block_shape])

@@ -18,8 +18,8 @@ def check_classes(config: Config, entries: Sequence[DataEntry] = ()) -> None:
     `data.num_classes`, `model.num_fmaps_out`, the length of `loss.weight` (trainings), and, for entries with
     labels, their number of label datasets + 1 for the background.
 
-    Affinities: `model.num_fmaps_out` is the number of `task.offsets` (+ 10 for the descriptors), and each entry
-    with labels has one dataset, of object ids. `data.num_classes` and `loss.weight` are not looked at.
+    Affinities: `model.num_fmaps_out` is the number of `task.offsets` (+ 10 for the descriptors), and each
+    entry with labels has one dataset, of object ids. `data.num_classes` and `loss.weight` are not looked at.
 
     Raises:
         ConfigError: they are not.
@@ -60,8 +60,8 @@ def _check_affinities(config: Config, entries: Sequence[DataEntry]) -> None:
         raise ConfigError(
             explain(
                 "model.num_fmaps_out", channels,
-                f"{task.affinity_channels} with task.type=affinities: one for each of the {len(task.offsets)} "
-                f"task.offsets{descriptors}",
+                f"{task.affinity_channels} with task.type=affinities: one for each of the "
+                f"{len(task.offsets)} task.offsets{descriptors}",
                 f"Set model.num_fmaps_out={task.affinity_channels}",
             )
         )  # fmt: skip

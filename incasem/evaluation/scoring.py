@@ -30,8 +30,8 @@ def score_entry(
     Counted are the voxels inside the region of the prediction, the entry's mask and all its metric masks.
 
     Args:
-        arrays: paths of the arrays by their names in `Task.stored`, the main one last, predicted for ``entry``.
-            Those of probabilities may be left out, and with them the average precision.
+        arrays: paths of the arrays by their names in `Task.stored`, the main one last, predicted for
+            ``entry``. Those of probabilities may be left out, and with them the average precision.
         entry: with labels.
         task: says what is scored.
         num_threads: blocks at a time; None: the cores of this machine, at most 8.

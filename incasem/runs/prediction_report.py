@@ -67,7 +67,7 @@ def write_prediction_report(
             for class_id, row in enumerate(region.by_class()[1:], start=1)
         },
         class_names=[f"class {c}" for c in range(1, task.num_classes)],
-        facts=_scored_as(task) | dict(_facts(shown)) | {"Settings": flat_settings(config.to_dict())},
+        facts={"What is scored and shown": _scored_as(task)} | dict(_facts(shown)) | {"Settings": flat_settings(config.to_dict())},
         commands=list(_commands(complete[:1])),
         diagrams=[
             Diagram(one.entry.nickname, diagram.png, f"{one.entry.nickname}: {diagram.caption}")
@@ -78,8 +78,8 @@ def write_prediction_report(
     )
 
 
-def _scored_as(task: Task) -> dict[str, dict[str, object]]:
-    return {"What is scored and shown": {"class 1": task.scored_as}} if task.scored_as else {}
+def _scored_as(task: Task) -> dict[str, object]:
+    return {"classes": task.scored_as} if task.scored_as else {}
 
 
 def _summary(predictions: Sequence[EntryPrediction]) -> str:

@@ -1,8 +1,8 @@
 """Affinities: for each voxel and offset, whether it and the voxel at that offset belong to one object.
 
-The target comes from `affinity_targets` and, where they are learnt, `descriptors`; each channel is a sigmoid of
-its own. The loss is the weighted sum of a binary cross-entropy balanced in each channel, one that is not, the
-soft Dice loss, and the squared error of the descriptors. Stored are the probabilities, from which
+The target comes from `affinity_targets` and, where they are learnt, `descriptors`; each channel is a sigmoid
+of its own. The loss is the weighted sum of a binary cross-entropy balanced in each channel, one that is not,
+the soft Dice loss, and the squared error of the descriptors. Stored are the probabilities, from which
 `segmentation` makes objects; what is scored here are boundaries: voxels one of whose nearest edges is 0.
 """
 
@@ -18,7 +18,7 @@ from incasem.config.task import DESCRIPTOR_CHANNELS, Offset, is_nearest
 from incasem.geometry import Coordinate, Roi, grow
 from incasem.tasks.affinity_losses import balance_scale
 from incasem.tasks.affinity_targets import affinity_targets, reach
-from incasem.tasks.affinity_terms import AffinityRegionLoss, Terms, loss, step_totals
+from incasem.tasks.affinity_terms import PUBLISHED, AffinityRegionLoss, Terms, loss, step_totals
 from incasem.tasks.balance import CLIP_FRACTION
 from incasem.tasks.channels import DESCRIPTOR_COMPONENTS, Channel, edge_channels
 from incasem.tasks.descriptors import context_voxels, local_shape_descriptors
@@ -55,7 +55,7 @@ class Affinities:
     ignored_ids: tuple[int, ...] = ()
     descriptor_sigma: tuple[float, float, float] | None = None
     clip: tuple[float, float] = CLIP_FRACTION
-    terms: Terms = Terms()
+    terms: Terms = PUBLISHED
 
     name: ClassVar[str] = "affinities"
     scored_as: ClassVar[str] = "class 1 is the boundary: voxels with an affinity to a nearest voxel below 1/2"
@@ -118,7 +118,7 @@ class Affinities:
         return ["boundary"]
 
     def target(self, labels_ZYX: NDArray[Any], mask_ZYX: NDArray[Any]) -> Target:
-        """Return affinities (uint8), or affinities and descriptors (float32), with the balance of the block."""
+        """Return affinities (uint8), or with descriptors after them (float32), and the block's balance."""
         affinities, valid, descriptors = self._made(labels_ZYX, mask_ZYX)
         scale = balance_scale(affinities, valid, self.clip)
         if descriptors is None:
@@ -131,12 +131,12 @@ class Affinities:
         )
 
     def truth(self, truth: GroundTruth, roi_voxels: Roi) -> Truth:
-        """Return edges, descriptors and boundaries; scored are voxels all of whose nearest edges are known."""
+        """Return edges, descriptors, boundaries; scored are voxels all of whose nearest edges are known."""
         with_context = grow(roi_voxels, self.label_context)
         labels_ZYX, mask_ZYX = truth.labels(with_context), truth.mask(with_context)
         affinities, valid, descriptors = self._made(labels_ZYX, mask_ZYX)
         counted_ZYX = truth.metric_mask(roi_voxels) & valid[self._nearest].all(axis=0)
-        classes_ZYX = self.target_classes(affinities)
+        classes_ZYX = self.target_classes(affinities | ~valid)  # what is not known is shown as no boundary
         inside_ZYX = self._inner(mask_ZYX)
         if descriptors is None:
             return Truth(affinities, valid, classes_ZYX, inside_ZYX, counted_ZYX)
@@ -162,13 +162,15 @@ class Affinities:
         )
         descriptors = None
         if self.descriptor_sigma is not None:
-            descriptors = self._inner(local_shape_descriptors(labels_ZYX, self.descriptor_sigma))
+            descriptors = local_shape_descriptors(
+                labels_ZYX, self.descriptor_sigma, context=self.label_context
+            )
         return self._inner(affinities), self._inner(valid), descriptors
 
     def _inner(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return an array (…, Z, Y, X) without the context."""
-        inside = (slice(c, size - c) for c, size in zip(self.label_context, array.shape[-3:], strict=True))
-        return np.ascontiguousarray(array[(..., *inside)])
+        z, y, x = (slice(c, n - c) for c, n in zip(self.label_context, array.shape[-3:], strict=True))
+        return np.ascontiguousarray(array[..., z, y, x])
 
     def _known(self, labels_ZYX: NDArray[Any], mask_ZYX: NDArray[Any]) -> NDArray[np.bool_]:
         """Return where descriptors count: in the mask, and in no ignored object."""
@@ -248,4 +250,5 @@ class Affinities:
         smallest_ZYX = arrays[AFFINITIES][self._nearest].min(axis=0)
         if smallest_ZYX.dtype == np.uint8:
             return Predicted((smallest_ZYX < _HALF).view(np.uint8), [255 - smallest_ZYX])
-        return Predicted((smallest_ZYX < 0.5).view(np.uint8), [smallest_ZYX.dtype.type(1) - smallest_ZYX])
+        one = smallest_ZYX.dtype.type(1)
+        return Predicted((smallest_ZYX < 0.5).view(np.uint8), [smallest_ZYX, one - smallest_ZYX])

@@ -44,6 +44,9 @@ class Terms:
         )
 
 
+PUBLISHED = Terms(dice=0.5)
+
+
 def step_totals(scales_NKZYX: "Iterable[torch.Tensor]", num_edges: int) -> list[float]:
     """Return what the losses of a step are divided by: sums of some batches, which add up over processes.
 
@@ -77,8 +80,8 @@ def loss(
     """
     from incasem.networks import channel_bce, channel_dice, channel_mse
 
-    edges = tuple(array[:, :num_edges] for array in (logits_NCZYX, target_NCZYX, scale_NCZYX))
-    logits, target, scale = edges
+    edges = slice(0, num_edges)
+    logits, target, scale = logits_NCZYX[:, edges], target_NCZYX[:, edges], scale_NCZYX[:, edges]
     of_scale, known, of_descriptors, samples = totals if totals is not None else (None,) * 4
     summands = []
     if terms.cross_entropy:
@@ -89,8 +92,9 @@ def loss(
         total = None if samples is None else int(samples)
         summands.append(terms.dice * channel_dice(logits, target, scale, total=total))
     if logits_NCZYX.shape[1] > num_edges:
-        descriptors = [array[:, num_edges:] for array in (logits_NCZYX, target_NCZYX, scale_NCZYX)]
-        summands.append(terms.descriptor * channel_mse(*descriptors, total=of_descriptors))
+        rest = slice(num_edges, None)
+        logits, target, scale = logits_NCZYX[:, rest], target_NCZYX[:, rest], scale_NCZYX[:, rest]
+        summands.append(terms.descriptor * channel_mse(logits, target, scale, total=of_descriptors))
     return sum(summands[1:], summands[0])
 
 
@@ -110,7 +114,9 @@ class AffinityRegionLoss:
         if terms.bce:
             self._parts.append(RegionLoss(num_edges, None, bce=terms.bce, dice=0.0, mse=0.0))
 
-    def add(self, outputs_CZYX: NDArray[np.floating[Any]], target: NDArray[Any], learnt: NDArray[Any]) -> None:
+    def add(
+        self, outputs_CZYX: NDArray[np.floating[Any]], target: NDArray[Any], learnt: NDArray[Any]
+    ) -> None:
         """Count one block."""
         edges = self._num_edges
         for part in self._parts:

@@ -102,8 +102,8 @@ class GroundTruth:
                     f"an object id in {volume.path} of {self.entry.nickname!r}",
                     f"{int(ids_ZYX.min())} at {format_roi(roi_voxels)} voxels",
                     "0 (background) or more",
-                    "Write the volume again without negative ids; voxels that nobody annotated may get an id of "
-                    "their own, named in task.ignored_ids",
+                    "Write the volume again without negative ids; voxels that nobody annotated may get an id "
+                    "of their own, named in task.ignored_ids",
                 )
             )
         return ids_ZYX.astype(np.uint64)

@@ -74,9 +74,7 @@ def background(foreground: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.maximum(left, 0).astype(np.uint8)
 
 
-def class_fractions(
-    classes: NDArray[Any], mask: NDArray[Any], num_classes: int
-) -> dict[str, float]:
+def class_fractions(classes: NDArray[Any], mask: NDArray[Any], num_classes: int) -> dict[str, float]:
     """Return `pct_class_c`: the share of each class among the voxels inside the mask (nonzero)."""
     counts = np.bincount(classes[mask != 0], minlength=num_classes)
     total = max(int(counts.sum()), 1)

@@ -1,4 +1,4 @@
-"""The loss of semantic segmentation: class balance, the published cross-entropy, and what it is summed with."""
+"""The loss of semantic segmentation: balance, the published cross-entropy, and what it is summed with."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -2,11 +2,11 @@
 
 A task turns labels into the target of the network, the network's output into a loss and into the arrays that
 are stored, and both into classes that are scored. `tasks.semantic` and `tasks.affinities` provide one each,
-`tasks.chosen.task_of` returns that of the settings; nothing else asks which task it is. A task pickles, and holds
-settings only.
+`tasks.chosen.task_of` returns that of the settings; nothing else asks which task it is. A task pickles, and
+holds settings only.
 
-Scores and pictures are those of *classes* of voxels, 0 being the background, whatever is learnt: so every task
-has the published metrics, and a best checkpoint by its F1.
+Scores and pictures are those of *classes* of voxels, 0 being the background, whatever is learnt: so every
+task has the published metrics, and a best checkpoint by its F1.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -13,8 +13,8 @@ class Sample:
 
     Attributes:
         raw: float32 (1, Z, Y, X) of the input in [-1, 1].
-        labels: of the output, what is to be learnt (`tasks.task.Target`): int64 classes (Z, Y, X), or channels
-            (K, Z, Y, X).
+        labels: of the output, what is to be learnt (`tasks.task.Target`): int64 classes (Z, Y, X), or
+            channels (K, Z, Y, X).
         loss_scale: float32, shape of ``labels``, weight in the loss; 0 where nothing is to be learnt.
         mask: uint8 (Z, Y, X), 1 inside the ROI and the entry's mask.
         metric_mask: uint8 (Z, Y, X), 1 where scores are taken.

@@ -146,8 +146,8 @@ class VolumeSource(gp.BatchProvider):
     """Provides raw data, labels, mask and metric mask of an entry at any place.
 
     Raw data are real wherever the volume has them, however far from the ROI, and reflected at the volume's
-    end, as in prediction. Outside the ROI both masks are 0: nothing there is trained on or scored. Classes are
-    background there; instances are real as far as the volume goes, since they tell where objects end.
+    end, as in prediction. Outside the ROI both masks are 0: nothing there is trained on or scored. Classes
+    are background there; instances are real as far as the volume goes, since they tell where objects end.
     """
 
     def __init__(self, source: EntrySource) -> None:

@@ -113,7 +113,9 @@ def test_blocks_and_threads_do_not_change_the_counts(cell, block, threads):
 
 def test_a_part_of_the_volume_is_scored(cell):
     entry, arrays = cell
-    counts = score_volumes(volumes(entry, 0), GroundTruth(entry), Semantic(3), roi_voxels=Roi((5, 12, 0), (4, 9, 11)))
+    counts = score_volumes(
+        volumes(entry, 0), GroundTruth(entry), Semantic(3), roi_voxels=Roi((5, 12, 0), (4, 9, 11))
+    )
 
     np.testing.assert_array_equal(counts.overlap.confusion, expected(arrays, np.s_[2:6, 2:11, 4:15]))
 

@@ -17,8 +17,8 @@ from incasem.networks import InferenceNetwork, save_checkpoint
 from incasem.prediction import AlignedTiling, Predictor, PublishedTiling
 from incasem.prediction.memory import is_lost_device, is_out_of_memory
 from incasem.prediction.outputs import OutputSet
-from incasem.tasks.semantic import Semantic
 from incasem.prediction.worker import PredictionWorker
+from incasem.tasks.semantic import Semantic
 from incasem.volumes import create_volume, open_volume
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -144,7 +144,9 @@ def job(tmp_path, make_network, small_model):
     )
     raw.write_voxels(raw.roi_voxels, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     save_checkpoint(tmp_path / "checkpoint", make_network(num_fmaps=16), None, {})
-    outputs = OutputSet(tmp_path / "cell.zarr/prediction", raw.roi_voxels, (5.0, 5.0, 5.0), Semantic(2), "uint8")
+    outputs = OutputSet(
+        tmp_path / "cell.zarr/prediction", raw.roi_voxels, (5.0, 5.0, 5.0), Semantic(2), "uint8"
+    )
 
     def make(more_bytes):
         worker = PredictionWorker(

@@ -17,8 +17,8 @@ from incasem.geometry import Coordinate, Roi
 from incasem.networks import InferenceNetwork, save_checkpoint
 from incasem.prediction import Device, Planner
 from incasem.prediction.outputs import OutputSet
-from incasem.tasks.semantic import Semantic
 from incasem.prediction.worker import PredictionWorker
+from incasem.tasks.semantic import Semantic
 from incasem.volumes import create_volume, open_volume
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
