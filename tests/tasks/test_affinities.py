@@ -1,4 +1,4 @@
-"""The task `affinities`: targets with context, losses of parts of a step, what is stored and what is scored."""
+"""The task `affinities`: targets with context, losses of parts of a step, what is stored and scored."""
 
 import pickle
 
@@ -165,7 +165,7 @@ def exact_outputs(values):
 
 def test_what_is_stored_are_the_probabilities_with_their_offsets():
     task = Affinities(LONG)
-    outputs, values, _ = batch(task, 1)
+    outputs, _, _ = batch(task, 1)
     logits = outputs[0].detach()
     (stored,) = task.stored("uint8")
     assert (stored.name, stored.channels, stored.bytes_per_voxel) == ("affinities", 5, 5)
