@@ -97,12 +97,12 @@ class Affinities:
 
     @property
     def label_context(self) -> Coordinate:
-        """Reach of the offsets, of the descriptors, and of the erosion before both."""
-        needed = [max(pair) for pair in zip(*reach(self.offsets), strict=True)]
-        if self.descriptor_sigma is not None:
-            about = context_voxels(self.descriptor_sigma)
-            needed = [max(pair) for pair in zip(needed, about, strict=True)]
-        return Coordinate(needed) + Coordinate(0, self.border_erosion, self.border_erosion)
+        """Reach of the offsets with the erosion before them, or of the descriptors."""
+        before, after = reach(self.offsets)
+        erosion = (0, self.border_erosion, self.border_erosion)
+        about = (0, 0, 0) if self.descriptor_sigma is None else context_voxels(self.descriptor_sigma)
+        axes = zip(before, after, erosion, about, strict=True)
+        return Coordinate(max(max(b, a) + e, d) for b, a, e, d in axes)
 
     @property
     def target_bytes(self) -> int:

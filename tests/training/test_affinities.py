@@ -52,7 +52,7 @@ def test_samples_are_edges_of_what_lies_there(tmp_path):
     ids = boxes((48, 48, 48))
     entry = cell(tmp_path, labels={"ids": (ids, 1)})
     config = small_config(*UNCHANGED, *AFFINITIES, "training.reject.min_masked=0")
-    whole, valid = affinity_targets(ids, OFFSETS)
+    whole, _ = affinity_targets(ids, OFFSETS)
     with SampleFeed([entry], config, (28,) * 3, (10,) * 3, seed=5, num_samples=4) as feed:
         for sample in feed:
             place = tuple(slice(begin, begin + 10) for begin in sample.position)
