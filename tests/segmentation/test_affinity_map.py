@@ -130,3 +130,9 @@ def test_it_travels_to_workers(tmp_path):
     again = pickle.loads(pickle.dumps(affinities))
     np.testing.assert_array_equal(again.read(again.roi_voxels), affinities.read(affinities.roi_voxels))
     assert again.identity() == affinities.identity()
+
+
+def test_a_prediction_that_is_not_finished_is_refused(tmp_path):
+    store(tmp_path / "a.zarr/a", random_map(3), incasem={"begun_by": "predict"})
+    with pytest.raises(DataError, match="a is not finished"):
+        open_affinities(tmp_path / "a.zarr/a")

@@ -61,6 +61,8 @@ def test_any_blocks_give_the_fragments_of_the_rule(tmp_path_factory, data):
     expected = plain_watershed(nearest, low, high, None if inside is None else inside > 0)
     np.testing.assert_array_equal(values(found), expected)
     assert found.attributes["num_fragments"] == expected.max()
+    assert found.attributes["incasem"]["job"] == "fragments"
+    assert not (tmp_path / "a.zarr/fragments/.incasem").exists()
     assert found.dtype == np.uint64
     assert found.offset_nm == (8, -4, 400)
 
