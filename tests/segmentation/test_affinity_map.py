@@ -36,7 +36,7 @@ def plain_read(values, offsets, begin, roi):
 def test_any_region_holds_the_edges_inside_the_volume(tmp_path_factory, begin, shape):
     values = random_map(len(LONG))
     path = tmp_path_factory.mktemp("map") / "a.zarr/affinities"
-    store(path, values, offset_nm=(8, -4, 6), offsets=LONG)
+    store(path, values, offset_nm=(8, -8, 12), offsets=LONG)
     affinities = open_affinities(path)
     roi = Roi(Coordinate(begin) + Coordinate((2, -2, 3)), shape)
     np.testing.assert_array_equal(affinities.read(roi), plain_read(values, LONG, (2, -2, 3), roi))
