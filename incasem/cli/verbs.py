@@ -71,7 +71,7 @@ VERBS = {
             "show predictions side by side",
             "compare_predictions",
         ),
-        Verb("phantom", "incasem.cli.formatting", "generate a cell to try things on", "phantom"),
+        Verb("phantom", "incasem.cli.formatting", "generate a cell or neurites to try things on", "phantom"),
         Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),
     )
 }
