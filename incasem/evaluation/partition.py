@@ -294,9 +294,6 @@ def _count_block(
     # Reflection moves no boundary nearer than it is and makes no new one.
     truth_ZYX = opened.labels.read_voxels(wide, beyond="reflect")
     counted = opened.counted(roi)
-    scored = np.ones(tuple(roi.shape), np.bool_) if counted is None else counted
-    if ignored is not None:
-        scored = scored & (truth_ZYX[inner] != ignored)
     truth_edges = None if offsets is None else boundaries(truth_ZYX)
     rows, tables = np.zeros((len(opened.segmentations), 4), np.int64), []
     for k, volume in enumerate(opened.segmentations):
@@ -305,10 +302,18 @@ def _count_block(
         found.add(ids_ZYX[inner], truth_ZYX[inner], counted)
         tables.append(_stacked(k, *found.table()))
         if offsets is not None and truth_edges is not None:
-            rows[k] = count_boundaries(boundaries(ids_ZYX), truth_edges, scored, offsets)
+            where = _labelled(truth_ZYX[inner], ignored, counted)
+            rows[k] = count_boundaries(boundaries(ids_ZYX), truth_edges, where, offsets)
     table = np.concatenate(tables)
     write_durably(table_path(counts, block.index), lambda file: np.save(file, table, allow_pickle=False))
     counts.write_voxels(Roi((block.index, 0, 0), (1, *rows.shape)), rows[np.newaxis])
+
+
+def _labelled(
+    truth_ZYX: NDArray[Any], ignored: int | None, counted: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    where = np.ones(truth_ZYX.shape, np.bool_) if ignored is None else truth_ZYX != ignored
+    return where if counted is None else where & counted
 
 
 def table_path(counts: Volume, index: int) -> Path:

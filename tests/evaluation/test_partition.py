@@ -253,7 +253,8 @@ def test_bad_input(file, tmp_path):
 def test_the_command(file, tmp_path):
     words = [
         "evaluate-segmentation", "-l", str(file / "volumes/labels/neuron_ids"),
-        "-s", str(file / "segmentation"), "--mask", str(file / "volumes/mask"), "-n", "1", "-o", str(tmp_path / "out"), "--worst", "4",
+        "-s", str(file / "segmentation"), "--mask", str(file / "volumes/mask"), "-n", "1",
+        "-o", str(tmp_path / "out"), "--worst", "4",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "incasem", *words], capture_output=True, text=True, check=False
