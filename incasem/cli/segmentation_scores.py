@@ -9,7 +9,8 @@ def evaluate_segmentation(program: str, arguments: Sequence[str]) -> None:
     """Score segmentations against the truth."""
     options = _parser(program).parse_args(list(arguments))
 
-    from incasem.evaluation.partition import PartitionOptions, evaluate_segmentations
+    from incasem.evaluation.partition import evaluate_segmentations
+    from incasem.evaluation.partition_inputs import PartitionOptions
     from incasem.evaluation.partition_report import misfit_rows, summary, table, write_evaluation
 
     job = PartitionOptions(

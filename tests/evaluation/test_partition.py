@@ -14,14 +14,8 @@ from skimage.metrics import adapted_rand_error, variation_of_information
 from incasem.blockwise import run_in_process
 from incasem.errors import ConfigError, DataError, FailedBlocksError
 from incasem.evaluation import partition
-from incasem.evaluation.partition import (
-    PartitionOptions,
-    evaluate_segmentations,
-    gather,
-    open_inputs,
-    prepare,
-    table_path,
-)
+from incasem.evaluation.partition import evaluate_segmentations, gather, prepare, table_path
+from incasem.evaluation.partition_inputs import PartitionOptions, open_inputs
 from incasem.evaluation.partition_report import table
 from incasem.metrics import PartitionAccumulator
 from incasem.metrics.boundaries import ball_offsets, boundaries, boundary_scores, count_boundaries, reach
@@ -136,20 +130,31 @@ def test_scores_are_those_of_scikit_image(file):
     assert scored.objects == len(np.unique(truth))
 
 
-def test_a_group_is_all_its_segmentations_and_the_best_is_marked(file):
-    found = evaluate_segmentations(options(file, "segmentation"), num_workers=2, progress=False)
+def test_a_group_is_all_its_segmentations_and_the_best_is_marked(file, tmp_path):
+    found = evaluate_segmentations(
+        options(file, "segmentation", out_directory=tmp_path), num_workers=2, progress=False
+    )
     assert [one.name for one in found.scored] == ["mean_0.1", "mean_0.2", "mean_0.3"]
     errors = [one.scores.adapted_rand_error for one in found.scored]
     assert found.best == found.scored[int(np.argmin(errors))]
     starred = [line for line in table(found).splitlines() if "* best adapted Rand" in line]
     assert [line.split()[0] for line in starred] == [found.best.name]
     vois = [one.scores.voi for one in found.scored]
-    by_voi = evaluate_segmentations(
-        options(file, "segmentation", metric="voi"), num_workers=1, progress=False
-    )
+    by_voi = evaluated(options(file, "segmentation", metric="voi", out_directory=tmp_path / "other"))
     assert by_voi.best.name == found.scored[int(np.argmin(vois))].name
     # Nothing but the report's place is left.
-    assert not list((file.parent / "out").glob(".tables*"))
+    assert not list(tmp_path.glob(".tables*"))
+
+
+def test_thresholds_are_in_order_of_their_values(tmp_path):
+    for name in ("mean_0.35", "mean_0.5", "mean_0.4", "aff50_his256_0.10", "plain"):
+        store(tmp_path / "x.zarr/segmentation" / name, np.ones((8, 8, 8), np.uint8))
+    store(tmp_path / "x.zarr/segmentation/pyramid_1/s0", np.ones((8, 8, 8), np.uint8))
+    group = str(tmp_path / "x.zarr/segmentation")
+    opened = open_inputs(PartitionOptions(f"{group}/plain", (group,)))
+    assert [volume.path.rsplit("/", 1)[1] for volume in opened.segmentations] == [
+        "aff50_his256_0.10", "mean_0.35", "mean_0.4", "mean_0.5", "plain", "pyramid_1"
+    ]  # fmt: skip
 
 
 def test_places_of_mergers_and_splits(file, tmp_path):
