@@ -71,7 +71,7 @@ def _parser(program: str) -> Parser:
         "--boundary_tolerance", type=float, metavar="NM",
         help="how far a boundary may lie from that of the truth, nm (default: two voxels)",
     )  # fmt: skip
-    add("--no_boundaries", action="store_true", help="do not score boundaries, which takes half of the time")
+    add("--no_boundaries", action="store_true", help="do not score boundaries, which takes most of the time")
     add("--worst", type=int, default=10, metavar="N", help="mergers and splits to list")
     add(
         "-o", "--out_directory", type=path_argument, metavar="DIRECTORY",

@@ -39,7 +39,7 @@ class PartitionOptions:
         ignored_truth: id of the truth whose voxels do not count; None: all of them count.
         boundary_tolerance_nm: how far a boundary may lie from that of the truth; None: two voxels of the
             finest axis.
-        boundaries: whether boundaries are scored at all, which takes as long as all else.
+        boundaries: whether boundaries are scored at all, which takes most of the time.
         metric: what the best segmentation is chosen by: ``adapted_rand`` error, or the total ``voi``.
         worst: how many mergers and splits of the best segmentation are listed.
         out_directory: of the report; None: see `default_directory`.

@@ -38,7 +38,7 @@ def find_places(
 
     Args:
         mergers, splits: of one segmentation.
-        tables: index of a block and its contingency table (n × 3: segment, object, voxels); gone through once.
+        tables: index of a block and its contingency table (n × 3: segment, object, voxels); read once.
         segmentation, labels: to look at.
         grid: the blocks.
     """

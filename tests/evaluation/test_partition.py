@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from skimage.metrics import adapted_rand_error, variation_of_information
 from incasem.blockwise import run_in_process
 from incasem.errors import ConfigError, DataError, FailedBlocksError
 from incasem.evaluation import partition
-from incasem.evaluation.partition import evaluate_segmentations, gather, prepare, table_path
+from incasem.evaluation.partition import evaluate_segmentations, gather, prepare
 from incasem.evaluation.partition_inputs import PartitionOptions, open_inputs
 from incasem.evaluation.partition_report import table
 from incasem.metrics import PartitionAccumulator
@@ -178,30 +179,25 @@ def test_places_of_mergers_and_splits(file, tmp_path):
     assert split.place.voxel[0] == 4
 
 
-def test_an_interrupted_evaluation_goes_on(file, tmp_path, monkeypatch):
-    asked = options(file, out_directory=tmp_path)
-    monkeypatch.setattr(partition, "_BLOCK_VOXELS", 8 * 8 * 32)
-    job, counts = prepare(asked, open_inputs(asked))
-    assert len(job.grid) > 3
-    real = partition._count_block
-    done = []
-
-    def stop(opened, made, ignored, offsets, block):
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(block.index)
-        real(opened, made, ignored, offsets, block)
-
-    monkeypatch.setattr(partition, "_count_block", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run_in_process(job)
-    monkeypatch.undo()
-    monkeypatch.setattr(partition, "_BLOCK_VOXELS", 8 * 8 * 32)
-    kept = {index: table_path(counts, index).stat().st_mtime_ns for index in done}
+def test_after_a_torn_chunk_is_mended_only_its_block_is_counted(file, tmp_path, monkeypatch):
+    store(tmp_path / "x.zarr/ids", segmentation(1), PLACE)
+    chunk = tmp_path / "x.zarr/ids/1/1/1"
+    whole_chunk = chunk.read_bytes()
+    chunk.write_bytes(whole_chunk[: len(whole_chunk) // 2])
+    monkeypatch.setattr(partition, "_BLOCK_VOXELS", 8 * 16 * 32)
+    monkeypatch.setattr(partition.shutil, "rmtree", lambda *_, **__: None)
+    asked = options(tmp_path / "x.zarr", "ids", out_directory=tmp_path / "out", boundaries=False)
+    asked = replace(asked, labels=str(file / "volumes/labels/neuron_ids"), masks=())
+    with pytest.raises(FailedBlocksError):
+        evaluate_segmentations(asked, num_workers=1, progress=False)
+    tables = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("tables/*.npy")}
+    chunk.write_bytes(whole_chunk)
     found = evaluate_segmentations(asked, num_workers=1, progress=False)
-    assert kept
+    assert len(list((tmp_path / "out").rglob("tables/*.npy"))) > len(tables) > 0
+    assert {path: path.stat().st_mtime_ns for path in tables} == tables
+    ids, truth, _ = common(1)
     whole = PartitionAccumulator()
-    whole.add(*common(1))
+    whole.add(ids, truth)
     assert found.scored[0].scores == whole.scores()
 
 
