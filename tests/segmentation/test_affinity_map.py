@@ -136,3 +136,14 @@ def test_a_prediction_that_is_not_finished_is_refused(tmp_path):
     store(tmp_path / "a.zarr/a", random_map(3), incasem={"begun_by": "predict"})
     with pytest.raises(DataError, match="a is not finished"):
         open_affinities(tmp_path / "a.zarr/a")
+
+
+def test_channels_that_are_not_needed_are_not_read(tmp_path):
+    values = np.full((5, 4, 4, 4), 0.5, np.float32)
+    values[3:] = np.nan  # would be refused
+    store(tmp_path / "a.zarr/a", values, offsets=LONG)
+    affinities = open_affinities(tmp_path / "a.zarr/a")
+    nearest = affinities.read_nearest(affinities.roi_voxels)
+    assert set(np.unique(nearest)) == {0, 128}
+    with pytest.raises(DataError, match="NaN"):
+        affinities.read(affinities.roi_voxels)
