@@ -1,8 +1,14 @@
 """The verb that turns affinities into segments."""
 
+import argparse
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from incasem.cli.arguments import ZYX, Parser, add_workers, make_parser, path_argument, tell
+
+if TYPE_CHECKING:
+    from incasem.segmentation.fragment_settings import FragmentSettings
 
 
 def segment(program: str, arguments: Sequence[str]) -> None:
@@ -10,7 +16,6 @@ def segment(program: str, arguments: Sequence[str]) -> None:
     options = _parser(program).parse_args(list(arguments))
 
     from incasem.segmentation.agglomeration import SizeRules
-    from incasem.segmentation.fragments import FragmentSettings
     from incasem.segmentation.segment import SegmentOptions
     from incasem.segmentation.segment import segment as run
 
@@ -19,7 +24,7 @@ def segment(program: str, arguments: Sequence[str]) -> None:
         dataset=options.dataset,
         out_file=options.out_filename,
         out_group=options.out_group,
-        fragments=FragmentSettings(method=options.method, low=options.low, high=options.high),
+        fragments=_fragment_settings(options),
         own_fragments=None if options.fragments is None else str(options.fragments),
         mask=None if options.mask is None else str(options.mask),
         scoring=options.scoring,
@@ -28,6 +33,7 @@ def segment(program: str, arguments: Sequence[str]) -> None:
         long_range=options.long_range,
         edge_store=options.edge_store,
         block_shape=options.block_shape,
+        chunk_shape=options.chunk_shape,
     )
     tell(run(job, num_workers=options.num_workers).summary())
 
@@ -59,15 +65,68 @@ def _parser(program: str) -> Parser:
     _add_fragments(parser)
     _add_agglomeration(parser)
     add("-b", "--block_shape", nargs=3, type=int, metavar=ZYX, help="voxels a block (default: chosen)")
+    add("-c", "--chunk_shape", nargs=3, type=int, default=[128, 128, 128], metavar=ZYX, help="chunks, voxels")
     add_workers(parser)
     return parser
 
 
+def _fragment_settings(options: argparse.Namespace) -> "FragmentSettings":
+    from incasem.segmentation.fragment_settings import FragmentSettings
+
+    names = {field.name: field.name for field in fields(FragmentSettings)} | {"context_voxels": "context"}
+    return FragmentSettings(**{name: getattr(options, option) for name, option in names.items()})
+
+
 def _add_fragments(parser: Parser) -> None:
+    from incasem.segmentation.fragment_settings import FragmentSettings
+
+    default = FragmentSettings()
     add = parser.add_argument
-    add("--method", default="watershed", help="how fragments are made")
-    add("--low", type=float, default=0.05, metavar="A", help="edges of a lower affinity never join voxels")
-    add("--high", type=float, default=0.995, metavar="A", help="edges of at least this affinity always do")
+    add(
+        "--method", default=default.method,
+        help="how fragments are made: watershed (of the affinities, as in waterz), seeded (of the distance from "
+        "boundaries) or mutex (mutex watershed, for long-range channels)",
+    )  # fmt: skip
+    for flag, number, metavar, text in (
+        ("--low", default.low, "A", "watershed, seeded: an edge of at most this affinity does not exist"),
+        ("--high", default.high, "A", "watershed: edges of at least this affinity always join"),
+        (
+            "--boundary_threshold",
+            default.boundary_threshold,
+            "A",
+            "seeded: mean affinity of a boundary voxel",
+        ),
+        (
+            "--seed_blur",
+            default.seed_blur,
+            "SIGMA",
+            "seeded: smoothing of the distance, shortest voxel sides",
+        ),
+        (
+            "--seed_distance",
+            default.seed_distance,
+            "D",
+            "seeded: a seed is the highest point within this distance",
+        ),
+        ("--mutex_bias", default.mutex_bias, "A", "mutex: nearest edges above attract, those below repel"),
+        ("--long_range_bias", default.long_range_bias, "A", "mutex: the same for the other edges"),
+        (
+            "--join_overlap",
+            default.join_overlap,
+            "SHARE",
+            "seeded, mutex: common part that joins two blocks' pieces",
+        ),
+    ):
+        add(flag, type=float, default=number, metavar=metavar, help=text)
+    add("--per_section", action="store_true", help="seeded: each section alone, by its edges in y and x")
+    add(
+        "--long_range_stride", nargs=3, type=int, default=list(default.long_range_stride), metavar=ZYX,
+        help="mutex: take the other edges of every n-th voxel only",
+    )  # fmt: skip
+    add(
+        "--context", nargs=3, type=int, default=list(default.context_voxels), metavar=ZYX,
+        help="seeded, mutex: how far a block looks beyond itself, voxels",
+    )  # fmt: skip
     add(
         "--fragments", type=path_argument, metavar="FRAGMENTS",
         help="x.zarr/DATASET of fragments made elsewhere (default: they are made here)",

@@ -5,8 +5,9 @@ reads the fragments one voxel further (for long-range channels, as far as these 
 an integer: the graph is the same, bit by bit, for any blocks and any number of workers.
 """
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, default_block_shape, run_stage
-from incasem.blockwise.state import work_lock
 from incasem.errors import DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.segmentation._pairs import EdgeCounter, count_fragments
@@ -61,7 +61,7 @@ def write_edges(
         affinities: the affinity map.
         fragments: ids of its voxels, 0 is background; any integer type.
         store: gets the pairs of touching fragments, and the sizes of all.
-        state_dir: where the marks of finished blocks lie, until all are done.
+        state_dir: where the marks of finished blocks lie, until all are done (a suffix is added).
         settings: what is counted.
         num_workers: worker processes.
         progress: whether to show a progress line.
@@ -73,8 +73,10 @@ def write_edges(
         FailedBlocksError: blocks that could not be done.
     """
     job = edge_job(affinities, fragments, store, state_dir, settings, block_shape)
-    with work_lock(replace(job, state_dir=Path(state_dir) / "command")):
-        return run_stage(job, _Output(store, cut_of(job.grid)), num_workers, progress)
+    for left in state_dir.parent.glob(f"{state_dir.name}.*"):
+        if left != job.state_dir:  # marks of a store that was deleted
+            shutil.rmtree(left, ignore_errors=True)
+    return run_stage(job, _Output(store, cut_of(job.grid)), num_workers, progress)
 
 
 def edge_job(
@@ -88,7 +90,7 @@ def edge_job(
     """Check everything, create the store, and return the job that fills it."""
     check_fragments(affinities, fragments)
     _ = affinities.nearest
-    # Marks of blocks whose store was deleted belong to a store of another token.
+    # So that the marks of blocks whose store was deleted are not believed.
     token = store.create()
     block = block_shape or default_block_shape(fragments.write_shape, volume_shape=fragments.shape)
     grid = Grid(fragments.roi_voxels, Coordinate(block))
@@ -102,7 +104,7 @@ def edge_job(
             "histograms": settings.histograms,
             "long_range": settings.long_range,
         },
-        state_dir=Path(state_dir) / token,
+        state_dir=state_dir.with_name(f"{state_dir.name}.{token}"),
     )
 
 

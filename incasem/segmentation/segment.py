@@ -13,7 +13,6 @@ Each stage is continued after an interruption and skipped when it is finished; o
 output are refused. More thresholds and other scorings use the fragments and the region graph that are there.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,14 +27,13 @@ from incasem.segmentation.affinity_map import AffinityMap, open_affinities
 from incasem.segmentation.agglomeration import SizeRules, agglomerate, check_thresholds
 from incasem.segmentation.edge_store import EdgeStore, open_edge_store
 from incasem.segmentation.edges import EdgeSettings, write_edges
-from incasem.segmentation.fragments import FragmentSettings, write_fragments
+from incasem.segmentation.fragment_settings import FragmentSettings
+from incasem.segmentation.fragments import write_fragments
 from incasem.segmentation.relabel import LookUp, create_segmentation, relabel_job
 from incasem.segmentation.scoring import Scoring, parse_scoring
 from incasem.volumes import Volume, open_volume, split_path
 
 __all__ = ["SegmentOptions", "SegmentReport", "Segmentation", "segment"]
-
-logger = logging.getLogger(__name__)
 
 _OWN_CONTAINERS = (".zarr", ".n5")
 
@@ -58,7 +56,8 @@ class SegmentOptions:
         rules: for small segments.
         long_range: whether long-range channels count as evidence on fragments that touch.
         edge_store: a file, or ``postgresql://…``; None: ``edges.sqlite`` in the output.
-        block_shape: voxels a block, z, y, x; None chooses.
+        block_shape: voxels a block, z, y, x, a multiple of ``chunk_shape``; None chooses.
+        chunk_shape: of fragments made here, and of the segmentations; voxels z, y, x.
     """
 
     file: Path
@@ -75,6 +74,7 @@ class SegmentOptions:
     long_range: bool = False
     edge_store: str | None = None
     block_shape: Sequence[int] | None = None
+    chunk_shape: Sequence[int] = (128, 128, 128)
 
     @property
     def output(self) -> Path:
@@ -210,6 +210,7 @@ def _fragments(options: SegmentOptions, affinities: AffinityMap, num_workers: in
         num_workers=num_workers,
         progress=progress,
         block_shape=options.block_shape,
+        chunk_shape=options.chunk_shape,
     )
 
 

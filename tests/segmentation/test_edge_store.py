@@ -57,7 +57,10 @@ def postgres(tmp_path_factory):
     folder = tmp_path_factory.mktemp("postgres", numbered=True)
     user = []
     if os.getuid() == 0:  # it refuses to run as root
-        if shutil.which("setpriv") is None or subprocess.run(["id", "postgres"], capture_output=True).returncode:
+        if (
+            shutil.which("setpriv") is None
+            or subprocess.run(["id", "postgres"], capture_output=True).returncode
+        ):
             pytest.skip("PostgreSQL does not run as root, and there is no user `postgres` to run it as")
         user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         folder = Path(f"/tmp/incasem-postgres-{os.getpid()}")  # tmp_path's parents are closed to others

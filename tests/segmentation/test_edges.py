@@ -28,10 +28,10 @@ def as_bytes(*tables):
     return [(name, column.dtype, column.tobytes()) for t in tables for name, column in vars(t).items()]
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(
     st.tuples(*[st.integers(1, 10)] * 3), st.booleans(), st.booleans(), st.integers(0, 3),
-    st.tuples(*[st.integers(1, 9)] * 3),
+    st.tuples(*[st.integers(1, 7)] * 3),
 )  # fmt: skip
 def test_any_blocks_count_each_edge_once(tmp_path_factory, blocks, histograms, long_range, seed, shape):
     folder = tmp_path_factory.mktemp("edges")
