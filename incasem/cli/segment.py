@@ -73,8 +73,11 @@ def _parser(program: str) -> Parser:
 def _fragment_settings(options: argparse.Namespace) -> "FragmentSettings":
     from incasem.segmentation.fragment_settings import FragmentSettings
 
-    names = {field.name: field.name for field in fields(FragmentSettings)} | {"context_voxels": "context"}
-    return FragmentSettings(**{name: getattr(options, option) for name, option in names.items()})
+    settings = {field.name: getattr(options, field.name) for field in fields(FragmentSettings)}
+    context = settings["context_voxels"]
+    return FragmentSettings(
+        **settings | {"context_voxels": context[0] if len(context) == 1 else tuple(context)}
+    )
 
 
 def _add_fragments(parser: Parser) -> None:
@@ -84,8 +87,8 @@ def _add_fragments(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "--method", default=default.method,
-        help="how fragments are made: watershed (of the affinities, as in waterz), seeded (of the distance from "
-        "boundaries) or mutex (mutex watershed, for long-range channels)",
+        help="how fragments are made: watershed (of the affinities, as in waterz), seeded (of the distance "
+        "from boundaries) or mutex (mutex watershed, for long-range channels)",
     )  # fmt: skip
     for flag, number, metavar, text in (
         ("--low", default.low, "A", "watershed, seeded: an edge of at most this affinity does not exist"),
@@ -124,8 +127,9 @@ def _add_fragments(parser: Parser) -> None:
         help="mutex: take the other edges of every n-th voxel only",
     )  # fmt: skip
     add(
-        "--context", nargs=3, type=int, default=list(default.context_voxels), metavar=ZYX,
-        help="seeded, mutex: how far a block looks beyond itself, voxels",
+        "--context", nargs="+", type=int, default=[32], metavar="N",
+        dest="context_voxels",
+        help="seeded, mutex: how far a block looks beyond itself, voxels, one number or z y x",
     )  # fmt: skip
     add(
         "--fragments", type=path_argument, metavar="FRAGMENTS",

@@ -78,7 +78,7 @@ def _root(parent: Array, i: int) -> int:
 
 
 @compiled
-def _slot(a: int, b: int, slots: Array) -> int:
+def _slot(a: int, b: int, slots: Array) -> np.int64:
     u, v = np.uint64(min(a, b)), np.uint64(max(a, b))
     mixed = u * np.uint64(0x9E3779B97F4A7C15) ^ v * np.uint64(0xC2B2AE3D27D4EB4F)
     return np.int64((mixed ^ (mixed >> np.uint64(29))) & np.uint64(slots.size - 1))

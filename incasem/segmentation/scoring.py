@@ -56,8 +56,10 @@ def parse_scoring(name: str) -> Scoring:
     Raises:
         ConfigError: another name; the message names the nearest one.
     """
-    if name == "mean" or name == "max":
-        return Scoring(name, name)
+    if name == "mean":
+        return Scoring(name, "mean")
+    if name == "max":
+        return Scoring(name, "max")
     match = _QUANTILE.fullmatch(name)
     quantile = int(match["published"] or match["all"]) if match else 0
     if match is None or not 1 <= quantile <= 99:

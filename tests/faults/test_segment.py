@@ -37,7 +37,8 @@ main(sys.argv[1:])
 def words_for(folder, out):
     return [
         "segment", "-f", str(folder / "a.zarr"), "-d", "affinities", "--out_filename", str(out), "-o", "",
-        "--low", "0.05", "--high", "0.995", "-s", "hist_quant_50", "-t", "0.5", "-c", "4", "4", "4", "-n", "1",
+        "--low", "0.05", "--high", "0.995", "-s", "hist_quant_50", "-t", "0.5", "-n", "1",
+        "-c", "4", "4", "4",
     ]  # fmt: skip
 
 

@@ -299,7 +299,7 @@ def test_names_of_scorings():
 
 @pytest.mark.parametrize("thresholds", [[], [0.5, 0.5], [-0.1], [1.1], [float("nan")]])
 def test_senseless_thresholds_are_refused(thresholds):
-    with pytest.raises(ConfigError, match="threshold is .*; allowed: different numbers from 0"):
+    with pytest.raises(ConfigError, match=r"threshold is .*; allowed: different numbers from 0"):
         check_thresholds(thresholds)
     assert check_thresholds([0.5, 0.1]) == [0.1, 0.5]
 

@@ -250,7 +250,7 @@ def test_damaged_parts_are_not_believed(tmp_path):
         connection.execute("UPDATE incasem_parts SET data = substr(data, 1, 100)")
     connection.close()
     for read in (edge_store.edges, edge_store.fragments):
-        with pytest.raises(DataError, match="is damaged. Delete it"):
+        with pytest.raises(DataError, match=r"is damaged\. Delete it"):
             list(read())
     edge_store.database.disconnect()
 

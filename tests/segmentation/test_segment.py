@@ -123,11 +123,10 @@ def test_what_is_deleted_is_made_again(source, whole):
 
 def test_fragments_from_elsewhere_with_sparse_ids(source, whole, tmp_path):
     ids = whole[1]["fragments"] * np.uint64(5_000_000_029)
-    store(tmp_path / "own.zarr/fragments", ids, chunks=(8, 8, 8))
+    own = tmp_path / "own.zarr/fragments"
+    store(own, ids, chunks=(8, 8, 8))
     segment(
-        options(
-            source, tmp_path / "out.zarr", own_fragments=str(tmp_path / "own.zarr/fragments"), thresholds=[0.6]
-        ),
+        options(source, tmp_path / "out.zarr", own_fragments=str(own), thresholds=[0.6]),
         num_workers=1, progress=False,
     )  # fmt: skip
     made = open_volume(tmp_path / "out.zarr/segmentation/aff50_his256_0.6")
