@@ -52,6 +52,7 @@ VERBS = {
             "predict_multiple",
         ),
         Verb("threshold", "incasem.cli.postprocessing", "make a segmentation of probabilities", "threshold"),
+        Verb("segment", "incasem.cli.segment", "segment affinities into neurons", "segment"),
         Verb("evaluate", "incasem.cli.postprocessing", "score a prediction against labels", "evaluate"),
         Verb("runs", "incasem.cli.runs", "list, show, compare and export recorded runs", "runs"),
         Verb("import-runs", "incasem.cli.runs", "import the runs of a MongoDB dump", "import_runs"),
