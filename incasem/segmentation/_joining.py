@@ -9,6 +9,7 @@ have one or more *links* (ways to go, see `incasem.segmentation._basins`), the c
 """
 
 import io
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from incasem.blockwise import Block, BlockFunction, Grid
 from incasem.compiled import compiled
 from incasem.durable import write_durably
+from incasem.errors import DataError
 from incasem.geometry import Coordinate
 from incasem.segmentation._basins import CORE
 
@@ -82,8 +84,19 @@ def save(path: Path, table: Table, *, durable: bool) -> None:
 
 
 def load(folder: Path, index: int) -> Any:
-    """Open the stored arrays of one block; a context manager and a mapping, read when asked."""
-    return np.load(folder / f"{index}.npz")
+    """Open the stored arrays of one block; a context manager and a mapping, read when asked.
+
+    Raises:
+        DataError: somebody has deleted or damaged it.
+    """
+    path = folder / f"{index}.npz"
+    try:
+        return np.load(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}, the table of a finished block, is missing or damaged ({error}). "
+            f"Delete {folder.parent} to do all blocks again."
+        ) from error
 
 
 def flat_in_region(block: Block, flat: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -116,8 +116,8 @@ class _Overlapping(LabelBlocks):
     """Labels more than the block, and compares it with what the neighbours make of it."""
 
     @abstractmethod
-    def labels_of(self, given: _Given) -> NDArray[np.uint32]:
-        """Return labels of all that was read."""
+    def labels_of(self, known: Roi, given: _Given) -> NDArray[np.uint32]:
+        """Return labels of all that was read of a block, see `known`."""
 
     def known(self, block: Block) -> Roi:
         """Return what is read of a block: with its context, as far as the volume goes."""
@@ -125,7 +125,7 @@ class _Overlapping(LabelBlocks):
 
     def compute(self, block: Block, given: _Given) -> _Labelled:
         known, roi = self.known(block), block.write_roi
-        grown = self.labels_of(given)
+        grown = self.labels_of(known, given)
         begin = tuple(int(b) for b in roi.begin - known.begin)
         end = tuple(b + int(s) for b, s in zip(begin, roi.shape, strict=True))
         inner = tuple(slice(b, e) for b, e in zip(begin, end, strict=True))
@@ -176,10 +176,14 @@ class _Seeded(_Overlapping):
         edges = self.affinities.read_nearest(roi.grow(_NONE, _ONE))  # of both sides of each voxel
         return edges, self.inside(roi.grow(_ONE, _ONE))
 
-    def labels_of(self, given: _Given) -> NDArray[np.uint32]:
+    def labels_of(self, known: Roi, given: _Given) -> NDArray[np.uint32]:
         edges, inside = given
         clear_edges(edges, inside, self.settings.low_step)
-        return seeded_labels(edges, self.settings, self.affinities.volume.voxel_size)
+        whole = self.affinities.roi_voxels
+        begins = [bool(a == b) for a, b in zip(known.begin, whole.begin, strict=True)]
+        ends = [bool(a == b) for a, b in zip(known.end, whole.end, strict=True)]
+        at_border = list(zip(begins, ends, strict=True))
+        return seeded_labels(edges, self.settings, self.affinities.volume.voxel_size, at_border)
 
 
 class _Mutex(_Overlapping):
@@ -187,7 +191,7 @@ class _Mutex(_Overlapping):
         roi = self.known(block)
         return self.affinities.read(roi), self.inside(roi)
 
-    def labels_of(self, given: _Given) -> NDArray[np.uint32]:
+    def labels_of(self, known: Roi, given: _Given) -> NDArray[np.uint32]:
         return mutex_labels(*given, self.affinities.offsets, self.settings)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from incasem.errors import DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi
+from incasem.tasks.stored import require_finished
 from incasem.volumes import Volume, open_volume
 
 __all__ = ["NEAREST", "AffinityMap", "Offset", "open_affinities"]
@@ -146,9 +147,11 @@ def open_affinities(
             array (attribute ``offsets``); a map of three channels that says nothing has `NEAREST`.
 
     Raises:
-        DataError: missing, not of four axes, neither uint8 nor floats, or the offsets do not fit.
+        DataError: missing, not of four axes, neither uint8 nor floats, not finished, or the offsets do not
+            fit.
     """
     volume = open_volume(path)
+    require_finished(volume)
     if volume.axes != ("c", "z", "y", "x"):
         raise DataError(
             explain(

@@ -39,7 +39,7 @@ class FragmentSettings:
         low: ``watershed`` and ``seeded``: an edge at or below does not exist. A voxel without edges is
             background.
         high: ``watershed``: edges at or above always join.
-        boundary_threshold: ``seeded``: a voxel whose mean edge is below is boundary.
+        boundary_threshold: ``seeded``: a voxel with a weaker edge is boundary.
         per_section: ``seeded``: each section alone, by its edges in y and x, for sections that are thick or
             badly aligned.
         seed_blur: ``seeded``: the distance from the boundary is smoothed by a Gaussian of this standard
@@ -78,7 +78,8 @@ class FragmentSettings:
             raise ConfigError(explain("method", self.method, ", ".join(methods), todo))
         for name in ("low", "high", "boundary_threshold", "mutex_bias", "long_range_bias", "join_overlap"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
-        _require("high", self.high, self.high_step > self.low_step, f"at least 1/255 above low ({self.low})")
+        apart = self.high > self.low and self.high_step > self.low_step
+        _require("high", self.high, apart, f"at least 1/255 above low ({self.low})")
         _require("join_overlap", self.join_overlap, self.join_overlap > 0, "above 0")
         for name in ("seed_blur", "seed_distance"):
             value = getattr(self, name)

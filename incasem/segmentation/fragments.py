@@ -32,7 +32,9 @@ from incasem.blockwise import (
     Grid,
     Job,
     default_block_shape,
+    finish,
     is_finished,
+    mark_finished,
     run_in_process,
     run_job,
     run_stage,
@@ -86,7 +88,7 @@ def write_fragments(
         output: container and dataset: uint64, of the place and size of the map.
         settings: how; None for the exact watershed with waterz's thresholds.
         mask: voxels that are 0 there, or beyond it, are background; of the map's voxel size.
-        num_workers: worker processes; 0 does it in this process, without marks to continue from.
+        num_workers: worker processes; 0 does it in this process, and nothing can be continued.
         progress: whether to show progress lines on standard error.
         block_shape: voxels, a multiple of ``chunk_shape``; None chooses one.
         chunk_shape: of the output; voxels.
@@ -103,17 +105,17 @@ def write_fragments(
     if num_workers < 0:
         raise ConfigError(explain("num_workers", num_workers, "0 or more", "Use the number of cores"))
     stage = prepare_fragments(affinities, output, settings, mask, block_shape, chunk_shape)
-    if num_workers == 0:
-        stage.run_in_process()
-        return stage.output
     final = stage.write_job()
-    if not is_finished(final, stage.output):
-        with work_lock(replace(final, state_dir=stage.state_dir / "command")):
+    if is_finished(final, stage.output):
+        finish(final)  # a run that was killed between its mark and its cleaning leaves this to us
+        return stage.output
+    with work_lock(replace(final, state_dir=stage.state_dir / "command")):
+        if num_workers == 0:
+            stage.run_in_process()
+        else:
             stage.label(num_workers, progress)
             stage.number(num_workers, progress)
             run_stage(final, stage.output, num_workers, progress)
-    else:
-        run_stage(final, stage.output, num_workers, progress)  # cleans up
     logger.info("%s holds %s fragments", stage.output.path, stage.output.attributes.get(COUNT_ATTRIBUTE))
     return stage.output
 
@@ -224,7 +226,8 @@ class FragmentStage:
         run_in_process(self.match_job(durable=False))
         self.output.set_attributes(**{COUNT_ATTRIBUTE: join(self.grid, self.folder)})
         run_in_process(self.write_job())
-        shutil.rmtree(self.folder)
+        mark_finished(self.write_job(), self.output)
+        shutil.rmtree(self.state_dir)
 
 
 def prepare_fragments(

@@ -9,17 +9,9 @@ from incasem.errors import DataError
 from incasem.geometry import Coordinate, Roi
 from incasem.segmentation.affinity_map import NEAREST, open_affinities
 from incasem.volumes import create_volume
+from tests.segmentation.plain import store
 
 LONG = [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, -3, 2), (-2, 0, 0)]
-
-
-def store(path, values_CZYX, offset_nm=(0, 0, 0), **attributes):
-    volume = create_volume(
-        path, shape=values_CZYX.shape, dtype=values_CZYX.dtype, voxel_size=(4, 2, 2),
-        offset_nm=offset_nm, chunk_shape=(8, 8, 8), attributes=attributes,
-    )  # fmt: skip
-    volume.write_voxels(volume.roi_voxels, values_CZYX)
-    return volume
 
 
 def random_map(channels, shape=(5, 6, 7), seed=0):
@@ -138,3 +130,9 @@ def test_it_travels_to_workers(tmp_path):
     again = pickle.loads(pickle.dumps(affinities))
     np.testing.assert_array_equal(again.read(again.roi_voxels), affinities.read(affinities.roi_voxels))
     assert again.identity() == affinities.identity()
+
+
+def test_a_prediction_that_is_not_finished_is_refused(tmp_path):
+    store(tmp_path / "a.zarr/a", random_map(3), incasem={"begun_by": "predict"})
+    with pytest.raises(DataError, match="a is not finished"):
+        open_affinities(tmp_path / "a.zarr/a")
