@@ -263,6 +263,7 @@ def prepare_fragments(
         voxel_size=volume.voxel_size,
         offset_nm=volume.offset_nm,
         chunk_shape=chunk_shape,
+        compression="lz4",
         existing="resume",
         attributes={_MARK: {"begun_by": JOB}},
     )

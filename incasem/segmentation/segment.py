@@ -278,7 +278,8 @@ class _Target:
             "dust": rules.dust,
         }
         self.table = LookUp(options.output / "lookup" / name)
-        self.volume = create_segmentation(str(options.output / "segmentation" / name), fragments)
+        path = str(options.output / "segmentation" / name)
+        self.volume = create_segmentation(path, fragments, options.chunk_shape)
         self.job = relabel_job(fragments, self.table, self.volume, self.identity, options.block_shape)
         is_finished(self.job, self.volume)  # refuses what other settings made, before the long work
 
