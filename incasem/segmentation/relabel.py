@@ -99,9 +99,7 @@ class LookUp:
         return fragments.size - 1, edges, int(np.count_nonzero(np.unique(segments)))
 
 
-def create_segmentation(
-    path: str, fragments: Volume, chunk_shape: Sequence[int] = (128, 128, 128)
-) -> Volume:
+def create_segmentation(path: str, fragments: Volume, chunk_shape: Sequence[int] = (128, 128, 128)) -> Volume:
     """Create the output of `relabel_job`, or open the one that an earlier run began.
 
     Args:
