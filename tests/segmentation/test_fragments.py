@@ -148,6 +148,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(DataError, match=r"\[-1, 0, 0\] or \[1, 0, 0\]"):
         in_process(lacking, tmp_path / "p.zarr/g")
     assert not (tmp_path / "p.zarr/g").exists()
+    with pytest.raises(DataError, match=r"f\.h5/f; allowed: a dataset in a container NAME\.zarr or NAME\.n5"):
+        in_process(affinities, tmp_path / "f.h5/f")
 
 
 @pytest.mark.parametrize(("method", "module"), [("seeded", "edt"), ("mutex", "mwatershed")])
