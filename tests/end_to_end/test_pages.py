@@ -28,7 +28,7 @@ DESK, PHONE = 1280, 420
 """Widths of a window, pixels."""
 HIGHEST = 6000
 """Of a picture, pixels."""
-FOLDERS = {"training": "train_0001", "prediction": "predict_0001", "series": "predict_0002"}
+FOLDERS = {"training": "0001", "prediction": "predict_0001", "series": "predict_0002"}
 
 
 def incasem(home, *words):
