@@ -13,6 +13,7 @@ import numpy as np
 from incasem.durable import write_durably
 from incasem.errors import DataError
 from incasem.evaluation.block_map import block_map, slowest_blocks
+from incasem.evaluation.diagrams import HEADINGS
 from incasem.evaluation.evaluate import Evaluation, default_directory, score_of
 from incasem.evaluation.report import Curve, Diagram, SlicePanel, write_report
 from incasem.geometry import Coordinate, Roi, format_roi
@@ -82,7 +83,7 @@ def write_evaluation(evaluation: Evaluation) -> Path:
         slices=_slices(evaluation),
         curves=_curves(evaluation),
         scores={
-            _row_name(evaluation, at): {name: getattr(at.scores, name) for name in COLUMNS[1:]}
+            _row_name(evaluation, at): {HEADINGS[name]: getattr(at.scores, name) for name in COLUMNS[1:]}
             for at in _for_page(evaluation)
         },
         facts={"What was compared": _facts(evaluation), **_slowest(evaluation)},
@@ -91,7 +92,10 @@ def write_evaluation(evaluation: Evaluation) -> Path:
 
 
 def _row_name(evaluation: Evaluation, at: ThresholdScores) -> str:
-    return f"threshold {at.threshold:g}" if evaluation.opened.kind == "probabilities" else "segmentation"
+    if evaluation.opened.kind != "probabilities":
+        return "segmentation"
+    best = f" (best {_METRIC_NAMES[evaluation.options.metric]})" if at == evaluation.best else ""
+    return f"threshold {at.threshold:g}{best}"
 
 
 def _for_page(evaluation: Evaluation) -> list[ThresholdScores]:

@@ -19,7 +19,7 @@ SETTINGS = (
 def write_spheres(home: Path) -> None:
     """Write `cell.zarr` and the data configurations `train.json` and `validate.json` into a folder."""
     z, y, x = np.ogrid[tuple(map(slice, SHAPE))]
-    inside = (z % 28 - 14) ** 2 + (y % 28 - 14) ** 2 + (x % 28 - 14) ** 2 < 100
+    inside = sum(((axis + 14) % 28 - 14) ** 2 for axis in (z, y, x)) < 100  # one in the middle of a region
     noise = np.random.default_rng(0).integers(0, 60, SHAPE)
     for dataset, values in (("raw", (180 - 100 * inside - noise // 2).astype(np.uint8)),
                             ("labels", inside.astype(np.uint32))):  # fmt: skip
