@@ -30,7 +30,7 @@ body { margin: 0 auto; max-width: 76rem; padding: 1.5rem; background: var(--pape
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
 h3 { font-size: 1rem; margin: 1.2rem 0 .4rem; }
-p, li { max-width: 48rem; }
+p, li { max-width: 48rem; overflow-wrap: anywhere; }
 .quiet { color: var(--quiet); }
 .views { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; }
 figure { margin: 0; }
@@ -68,7 +68,7 @@ def render_html(
     title: str, summary: str, slices: Sequence[SlicePanel], curves: Sequence[Curve],
     scores: Mapping[str, Mapping[str, float]], class_names: Sequence[str],
     facts: Mapping[str, Mapping[str, object]], commands: Sequence[tuple[str, str]],
-    diagrams: Sequence[Diagram] = (), *, rows: str = "class", diagrams_title: str = "Blocks",
+    diagrams: Sequence[Diagram] = (), *, rows: str = "", diagrams_title: str = "Blocks",
 ) -> str:  # fmt: skip
     """Return the page as text; all strings escaped, all pictures inside, nothing loaded from elsewhere."""
     parts = [f"<h1>{escape(title)}</h1>"]
@@ -104,10 +104,11 @@ def _scores(scores: Mapping[str, Mapping[str, float]], named: str) -> list[str]:
         + "</tr>"
         for name, row in scores.items()
     ]
+    corner = f'<th scope="col">{escape(named)}</th>' if named else "<td></td>"
     return [
         "<h2>Scores</h2>",
-        '<div class="scroll"><table class="scores"><thead><tr><th scope="col">'
-        f"{escape(named)}</th>"
+        '<div class="scroll"><table class="scores"><thead><tr>'
+        f"{corner}"
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>",
     ]
 
