@@ -10,7 +10,9 @@ NAPARI := .venv-napari
 # Nor can the packages of BioImage.IO, which judge exported models.
 BIOIMAGEIO := .venv-bioimageio
 
-.PHONY: install demo test test-all bench docs lint format clean
+ARTIFACTS ?= ci-artifacts
+
+.PHONY: install demo test test-all test-browser bench docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -51,6 +53,10 @@ test: $(VENV)/.installed-test $(READERS)/.installed
 test-all: $(VENV)/.installed-test $(READERS)/.installed $(NAPARI)/.installed $(BIOIMAGEIO)/.installed
 	$(BIN)/python -m pytest -n 2
 
+# Headless Chromium, and for one test node. The pictures of all pages stay in $(ARTIFACTS)/screenshots.
+test-browser: $(VENV)/.installed-test
+	INCASEM_SCREENSHOTS='$(abspath $(ARTIFACTS))/screenshots' $(BIN)/python -m pytest -m browser
+
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks
 
@@ -68,4 +74,4 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(READERS) $(NAPARI) $(BIOIMAGEIO) build docs/reference/generated *.egg-info
+	rm -rf ci-artifacts $(VENV) $(READERS) $(NAPARI) $(BIOIMAGEIO) build docs/reference/generated *.egg-info

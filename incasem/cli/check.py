@@ -22,11 +22,14 @@ def check(program: str, arguments: Sequence[str]) -> int:
     kinds: dict[str, Callable[[str, Sequence[str]], int]] = {
         "train": _check_training, "predict": _check_prediction, "volume": _check_volumes,
     }  # fmt: skip
-    if words and words[0] in kinds:
-        return kinds[words[0]](f"{program} {words[0]}", words[1:])
-    _overview(program).parse_args(words if words else ["-h"])
+    what = next((word for word in words if not word.startswith("-")), "")
+    if what in kinds:
+        words.remove(what)
+        return kinds[what](f"{program} {what}", words)
+    if not what:
+        _overview(program).parse_args(words or ["-h"])
     raise ConfigError(
-        f"{words[0]!r} cannot be checked; allowed: {', '.join(kinds)}.{did_you_mean(words[0], kinds)} "
+        f"{what!r} cannot be checked; allowed: {', '.join(kinds)}.{did_you_mean(what, kinds)} "
         f"See: {program} -h"
     )
 

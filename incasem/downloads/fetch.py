@@ -61,7 +61,8 @@ class FetchReport:
     def summary(self) -> str:
         """Return one line for the terminal."""
         rate = self.fetched_bytes / 1e6 / max(self.seconds, 1e-3)
-        line = f"{self.fetched} files, {self.fetched_bytes / 1e6:.1f} MB in {self.seconds:.0f} s"
+        files = "1 file" if self.fetched == 1 else f"{self.fetched} files"
+        line = f"{files}, {self.fetched_bytes / 1e6:.1f} MB in {self.seconds:.0f} s"
         line += f" ({rate:.1f} MB/s)" if self.fetched_bytes else ""
         line += f"; {self.already} were there" if self.already else ""
         checked = f"; of {self.unchecked} only the length could be checked" if self.unchecked else ""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from incasem.blockwise import Block, BlockFunction, Grid, Job, default_block_shape, run_stage
+from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, default_block_shape, run_stage
 from incasem.blockwise.job import identity_as_json
 from incasem.errors import ConfigError, DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi, grow
@@ -102,12 +102,21 @@ class Opened:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """What an evaluation found.
+
+    Attributes:
+        options: what was asked for.
+        opened: the volumes.
+        sweep: counts at all thresholds.
+        best: the best of the thresholds that were asked for.
+        report: of the job that counted.
+    """
 
     options: EvaluateOptions
     opened: Opened
     sweep: ThresholdSweep
     best: ThresholdScores
+    report: JobReport
 
 
 def evaluate(options: EvaluateOptions, *, num_workers: int, progress: bool = True) -> Evaluation:
@@ -125,7 +134,7 @@ def evaluate(options: EvaluateOptions, *, num_workers: int, progress: bool = Tru
         options = replace(options, thresholds=(0.5,))
     ThresholdSweep(options.thresholds)  # before anything is written
     job, counts = prepare_evaluation(options, opened)
-    run_stage(job, counts, num_workers, progress)
+    report = run_stage(job, counts, num_workers, progress)
     sweep = read_sweep(options, counts)
     shutil.rmtree(Path(split_path(counts.path)[0]), ignore_errors=True)
     if sweep.voxels == 0:
@@ -137,7 +146,7 @@ def evaluate(options: EvaluateOptions, *, num_workers: int, progress: bool = Tru
                 "Check their place and values",
             )
         )
-    return Evaluation(options, opened, sweep, best_of(sweep, options.metric))
+    return Evaluation(options, opened, sweep, best_of(sweep, options.metric), report)
 
 
 def best_of(sweep: ThresholdSweep, metric: Metric) -> ThresholdScores:

@@ -12,8 +12,10 @@ import numpy as np
 
 from incasem.durable import write_durably
 from incasem.errors import DataError
+from incasem.evaluation.block_map import block_map, slowest_blocks
+from incasem.evaluation.diagrams import HEADINGS
 from incasem.evaluation.evaluate import Evaluation, default_directory, score_of
-from incasem.evaluation.report import Curve, SlicePanel, write_report
+from incasem.evaluation.report import Curve, Diagram, SlicePanel, write_report
 from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.metrics.thresholds import ThresholdScores, reaches
 from incasem.volumes import Volume, exists, open_volume, split_path
@@ -81,15 +83,19 @@ def write_evaluation(evaluation: Evaluation) -> Path:
         slices=_slices(evaluation),
         curves=_curves(evaluation),
         scores={
-            _row_name(evaluation, at): {name: getattr(at.scores, name) for name in COLUMNS[1:]}
+            _row_name(evaluation, at): {HEADINGS[name]: getattr(at.scores, name) for name in COLUMNS[1:]}
             for at in _for_page(evaluation)
         },
-        facts={"What was compared": _facts(evaluation)},
+        facts={"What was compared": _facts(evaluation), **_slowest(evaluation)},
+        diagrams=_diagrams(evaluation),
     )
 
 
 def _row_name(evaluation: Evaluation, at: ThresholdScores) -> str:
-    return f"threshold {at.threshold:g}" if evaluation.opened.kind == "probabilities" else "segmentation"
+    if evaluation.opened.kind != "probabilities":
+        return "segmentation"
+    best = f" (best {_METRIC_NAMES[evaluation.options.metric]})" if at == evaluation.best else ""
+    return f"threshold {at.threshold:g}{best}"
 
 
 def _for_page(evaluation: Evaluation) -> list[ThresholdScores]:
@@ -114,6 +120,16 @@ def _facts(evaluation: Evaluation) -> dict[str, object]:
         "best threshold": f"{evaluation.best.threshold:g}, by {_METRIC_NAMES[options.metric]}",
         "average precision": _average_precision(evaluation),
     }
+
+
+def _slowest(evaluation: Evaluation) -> dict[str, dict[str, str]]:
+    record = evaluation.report.blocks
+    return {} if record is None else {"Slowest blocks": slowest_blocks(record)}
+
+
+def _diagrams(evaluation: Evaluation) -> list[Diagram]:
+    record = evaluation.report.blocks
+    return [] if record is None else [block_map(record, evaluation.report.summary())]
 
 
 def _average_precision(evaluation: Evaluation) -> float:

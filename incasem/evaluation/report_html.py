@@ -106,7 +106,7 @@ def _scores(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
     ]
     return [
         "<h2>Scores</h2>",
-        '<div class="scroll"><table class="scores"><thead><tr><th scope="col">class</th>'
+        '<div class="scroll"><table class="scores"><thead><tr><td></td>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>",
     ]
 

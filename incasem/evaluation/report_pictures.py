@@ -263,6 +263,8 @@ def draw_curve(axes: Any, curve: Curve) -> None:
         axes.plot(x, y, markeredgecolor="black", zorder=3, label=plain(name), clip_on=False, **style)
     axes.set_title(plain(curve.title), fontsize=11, loc="left")
     axes.set_xlabel(plain(curve.x_label))
+    if curve.x_label == "iteration":
+        axes.locator_params(axis="x", integer=True)
     axes.set_ylabel(plain(curve.y_label))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)

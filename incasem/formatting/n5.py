@@ -19,7 +19,7 @@ from incasem.formatting._outputs import check_chunks, check_workers, create_outp
 from incasem.formatting._tiff import value_range
 from incasem.formatting.conversions import Conversion
 from incasem.formatting.pyramid import is_label_data
-from incasem.volumes import Volume, exists, open_volume
+from incasem.volumes import Volume, check_spatial, exists, open_volume
 
 JOB = "n5 to zarr"
 _UINT32 = np.dtype(np.uint32)
@@ -113,10 +113,7 @@ def open_source(source: Source) -> Volume:
         raise DataError(
             f"{error} Or give the right one with --offset Z Y X and --resolution Z Y X."
         ) from error
-    if volume.axes != ("z", "y", "x"):
-        raise DataError(
-            explain(f"the axes of {source.path}", ", ".join(volume.axes), "z, y, x", "Choose one channel")
-        )
+    check_spatial(volume)
     if not volume.has_stated_place:
         raise ConfigError(
             explain(

@@ -18,6 +18,7 @@ from incasem.config import (
 from incasem.errors import CheckpointError, ConfigError, FailedBlocksError, IncasemError, explain
 from incasem.networks import best_checkpoint
 from incasem.prediction import EntryPrediction, output_group, predict_prepared, prepare_prediction
+from incasem.runs.block_times import BlockTimes
 from incasem.runs.interrupted import at_work, interrupted_run
 from incasem.runs.prediction_report import write_prediction_report
 from incasem.runs.scores import as_record, score_predictions
@@ -195,9 +196,12 @@ class _Report:
     tell: Callable[[str], None]
     predictions: list[EntryPrediction] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._times = BlockTimes(self.directory)
+
     def add(self, prediction: EntryPrediction) -> None:
         """Take the result of an entry."""
-        self.predictions.append(prediction)
+        self.predictions.append(self._times.kept(prediction))
 
     def write(self, scores: Mapping[str, RegionScores] | None = None, failure: str = "") -> None:
         """Write the page, record it with the run, and tell where it is.
@@ -212,6 +216,8 @@ class _Report:
         except (IncasemError, OSError) as error:
             logger.warning("the report could not be written: %s", error)
             return
+        if not failure:
+            self._times.forget()
         self.run.add_artifact(page)
         self.tell(f"  report: {page}")
 

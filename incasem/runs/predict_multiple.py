@@ -19,6 +19,7 @@ from incasem.prediction import (
     predict_prepared,
     prepare_prediction,
 )
+from incasem.runs.block_times import BlockTimes
 from incasem.runs.checkpoint_series import CheckpointSeries
 from incasem.runs.interrupted import at_work, interrupted_run
 from incasem.runs.predict import Asked, PredictionRequest, look_up
@@ -38,11 +39,13 @@ class SeriesResult:
 
     Attributes:
         checkpoints: iteration → file.
+        predictions: iteration → its regions, with the times of their blocks.
         records: iteration → what the run store keeps of a prediction.
         scores: iteration → dataset → scores.
     """
 
     checkpoints: dict[int, Path] = field(default_factory=dict)
+    predictions: dict[int, list[EntryPrediction]] = field(default_factory=dict)
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
     scores: dict[int, dict[str, RegionScores]] = field(default_factory=dict)
 
@@ -85,7 +88,8 @@ def predict_multiple(
         tell(f"prediction {number} {what}: training run {request.run_id}, {iterations}, {asked.data}")
         report = asked.config.directories.runs / "reports" / f"predict_{number:04d}"
         with at_work(asked.store, run.run_id):
-            result = _predict_all(prepared, checkpoints, output_group(request.run_id, number), run, tell)
+            group = output_group(request.run_id, number)
+            result = _predict_all(prepared, checkpoints, group, report, run, tell)
             return _finish(asked, request, result, report, run, tell)
 
     outcome = run_experiment(
@@ -110,10 +114,12 @@ def _predict_all(
     prepared: PreparedPrediction,
     checkpoints: Sequence[tuple[int, Path]],
     group: str,
+    report: Path,
     run: Run,
     tell: Callable[[str], None],
 ) -> SeriesResult:
     result = SeriesResult()
+    times = BlockTimes(report)
     for position, (iteration, path) in enumerate(checkpoints):
         tell(f"iteration {iteration} ({position + 1} of {len(checkpoints)}): {path}")
         predictions = predict_prepared(
@@ -122,6 +128,7 @@ def _predict_all(
             tell=tell if position == 0 else logger.info,  # the same plan each time
         )
         _tell_predictions(predictions, tell)
+        result.predictions[iteration] = [times.kept(prediction, iteration) for prediction in predictions]
         scores = score_predictions(prepared.config, predictions, run, tell, iteration)
         result.checkpoints[iteration] = path
         result.records[iteration] = as_record(predictions, scores)
@@ -142,26 +149,28 @@ def _finish(
     run: Run,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Write table and curve, tell the best, and return what the run store keeps."""
-    record: dict[str, Any] = {"iterations": {str(i): kept for i, kept in result.records.items()}}
-    if result.best is None:
-        return record
-    f1, best = result.best
+    """Write the page, table and curve, tell the best, and return what the run store keeps."""
     files = write_series_report(
         report,
         title=f"{request.name}: checkpoints of training run {request.run_id}",
+        config=asked.config,
         checkpoints=result.checkpoints,
+        predictions=result.predictions,
         scores=result.scores,
-        best=(f1, best),
-        settings={"training run": request.run_id, "data configuration": asked.data},
+        best=result.best,
+        facts={"training run": request.run_id, "data configuration": asked.data},
     )
+    BlockTimes(report).forget()
     for file in files:
         run.add_artifact(file)
-    tell(f"the best: iteration {best}, F1 {f1:.4f}, {result.checkpoints[best]}")
+    record: dict[str, Any] = {"iterations": {str(i): kept for i, kept in result.records.items()}}
+    if result.best is not None:
+        f1, best = result.best
+        tell(f"the best: iteration {best}, F1 {f1:.4f}, {result.checkpoints[best]}")
+        record["best"] = {"iteration": best, "f1": f1, "checkpoint": str(result.checkpoints[best])}
     for file in files:
         tell(f"  {file}")
-    best_record = {"iteration": best, "f1": f1, "checkpoint": str(result.checkpoints[best])}
-    return record | {"best": best_record}
+    return record
 
 
 def _mean_f1(regions: dict[str, RegionScores]) -> float | None:

@@ -23,7 +23,15 @@ from incasem.tasks.region_scores import RegionScores
 from incasem.tasks.task import Predicted, Task
 from incasem.volumes import Volume, open_volume
 
-__all__ = ["decoded_voxels", "middle_window", "write_prediction_report"]
+__all__ = [
+    "block_facts",
+    "block_maps",
+    "decoded_voxels",
+    "middle_sections",
+    "middle_window",
+    "scored_as",
+    "write_prediction_report",
+]
 
 _WINDOW = 512
 """Most voxels along a side of a shown section, around the region's middle: a terabyte is read as quickly as a
@@ -53,13 +61,11 @@ def write_prediction_report(
         failure: why the run ended early; empty where it did not.
     """
     scores, task = scores or {}, task_of(config)
-    shown = predictions[:_MOST_REGIONS]
-    complete = [one for one in shown if one.report.blocks is None or not one.report.blocks.count(FAILED)]
     return write_report(
         directory,
         title=title,
         summary=failure or _summary(predictions),
-        slices=[panel for one in complete for panel in _panels(one, task)],
+        slices=middle_sections(predictions, config),
         curves=precision_recall_diagram("Precision and recall", scores) if scores else [],
         scores={
             f"{nickname}, class {class_id}": {HEADINGS[name]: value for name, value in row.items()}
@@ -67,21 +73,40 @@ def write_prediction_report(
             for class_id, row in enumerate(region.by_class()[1:], start=1)
         },
         class_names=[f"class {c}" for c in range(1, task.num_classes)],
-        facts={"What is scored and shown": _scored_as(task)}
-        | dict(_facts(shown))
-        | {"Settings": flat_settings(config.to_dict())},
-        commands=list(_commands(complete[:1])),
-        diagrams=[
-            Diagram(one.entry.nickname, diagram.png, f"{one.entry.nickname}: {diagram.caption}")
-            for one in shown
-            if one.report.blocks is not None
-            for diagram in [block_map(one.report.blocks, _caption(one.report))]
-        ],
+        facts=scored_as(task) | block_facts(predictions) | {"Settings": flat_settings(config.to_dict())},
+        commands=list(_commands([one for one in predictions if _is_complete(one)][:1])),
+        diagrams=block_maps(predictions),
     )
 
 
-def _scored_as(task: Task) -> dict[str, object]:
-    return {"classes": task.scored_as} if task.scored_as else {}
+def scored_as(task: Task) -> dict[str, Mapping[str, object]]:
+    """Return what the scored classes are, where the labels do not say it: heading → name → value."""
+    return {"What is scored and shown": {"classes": task.scored_as}} if task.scored_as else {}
+
+
+def middle_sections(predictions: Sequence[EntryPrediction], config: PredictionConfig) -> list[SlicePanel]:
+    """Return the sections through the middle of the first regions, of those without failed blocks."""
+    complete = [one for one in predictions[:_MOST_REGIONS] if _is_complete(one)]
+    return [panel for one in complete for panel in _panels(one, task_of(config))]
+
+
+def block_maps(predictions: Sequence[EntryPrediction]) -> list[Diagram]:
+    """Return a map of the blocks of each of the first regions whose times are known."""
+    return [
+        Diagram(one.entry.nickname, diagram.png, f"{one.entry.nickname}: {diagram.caption}")
+        for one in predictions[:_MOST_REGIONS]
+        if one.report.blocks is not None
+        for diagram in [block_map(one.report.blocks, _caption(one.report))]
+    ]
+
+
+def block_facts(predictions: Sequence[EntryPrediction]) -> dict[str, Mapping[str, object]]:
+    """Return plan, time, failed and slowest blocks of each of the first regions: heading → name → value."""
+    return dict(_facts(predictions[:_MOST_REGIONS]))
+
+
+def _is_complete(prediction: EntryPrediction) -> bool:
+    return prediction.report.blocks is None or not prediction.report.blocks.count(FAILED)
 
 
 def _summary(predictions: Sequence[EntryPrediction]) -> str:
@@ -92,7 +117,11 @@ def _summary(predictions: Sequence[EntryPrediction]) -> str:
 
 
 def _caption(report: JobReport) -> str:
-    return f"{_in_words(report)}, {report.voxels_per_second / 1e6:.3g} Mvoxel/s"
+    return ", ".join(filter(None, (_in_words(report), _throughput(report))))
+
+
+def _throughput(report: JobReport) -> str:
+    return f"{report.voxels_per_second / 1e6:.3g} Mvoxel/s" if report.blocks_done else ""
 
 
 def _in_words(report: JobReport) -> str:
@@ -127,7 +156,7 @@ def _facts(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, dict[s
                 "memory of a worker, estimated": f"{plan.memory_bytes / 1e9:.1f} GB",
                 "expected time": format_seconds(plan.seconds),
                 "time of this run": format_seconds(report.seconds),
-                "throughput of this run": f"{report.voxels_per_second / 1e6:.3g} Mvoxel/s",
+                "throughput of this run": _throughput(report) or "nothing was left to do",
                 "blocks": _in_words(report),
             },
         )

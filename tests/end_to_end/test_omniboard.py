@@ -16,25 +16,18 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pymongo
 import pytest
 
 from incasem.tracking import TRAININGS
-from incasem.volumes import create_volume
+from tests.end_to_end.spheres import training, write_spheres
 from tests.viewing import chromium
 
 VERSION = "2.16.1"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "incasem" / f"omniboard-{VERSION}"
 F1 = "f1_class_1_validation_ds_0"
-SHAPE = (56, 56, 80)
-SETTINGS = (
-    "model.num_fmaps=4 model.downsample_factors=[[2,2,2]] training.input_size_voxels=[42,42,42] "
-    "training.output_size_voxels=[24,24,24] training.iterations=6 training.save_every=2 "
-    "training.optimizer.lr=0.01 "
-    "validation.validate_every=2 training.precache.num_workers=1 torch.device=cpu"
-)
 PATIENCE_S = 180
+INSTALLATION_S = 420
 
 pytestmark = [
     pytest.mark.slow,
@@ -69,9 +62,12 @@ def omniboard():
             f"omniboard@{VERSION}",
         ]
         CACHE.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"the npm registry gives no Omniboard: {done.stderr.strip().splitlines()[-1:]}")
+        try:
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=INSTALLATION_S)
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"the npm registry gives no Omniboard within {INSTALLATION_S} s")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"the npm registry gives no Omniboard: {error.stderr.strip().splitlines()[-1:]}")
     return str(program)
 
 
@@ -88,24 +84,8 @@ def trained(mongod, tmp_path_factory):
     with pymongo.MongoClient(mongod.url) as client:
         client.drop_database(TRAININGS)
     home = tmp_path_factory.mktemp("home")
-    z, y, x = np.ogrid[tuple(map(slice, SHAPE))]
-    inside = (z % 28 - 14) ** 2 + (y % 28 - 14) ** 2 + (x % 28 - 14) ** 2 < 100
-    noise = np.random.default_rng(0).integers(0, 60, SHAPE)
-    for dataset, values in (("raw", (180 - 100 * inside - noise // 2).astype(np.uint8)),
-                            ("labels", inside.astype(np.uint32))):  # fmt: skip
-        volume = create_volume(
-            home / "cell.zarr" / dataset, shape=SHAPE, dtype=values.dtype, voxel_size=(5, 5, 5)
-        )
-        volume.write_voxels(volume.roi_voxels, values)
-    entry = {"file": "cell.zarr", "voxel_size": [5, 5, 5], "raw": "raw", "labels": {"labels": 1}}
-    for name, start, size in (("train", 0, 56), ("validate", 56, 24)):
-        roi = {"offset": [0, 0, start], "shape": [56, 56, size]}
-        (home / f"{name}.json").write_text(json.dumps({name: entry | roi}))
-    command = [
-        sys.executable, "-m", "incasem", "train", "--name", "example_training", "with",
-        "training.data=train.json", "validation.data=validate.json", f"directories.data={home}",
-        f"directories.runs={home / 'runs'}", *SETTINGS.split(),
-    ]  # fmt: skip
+    write_spheres(home)
+    command = [sys.executable, "-m", "incasem", "train", "--name", "example_training", *training(home)]
     environment = dict(os.environ, INCASEM_RUNS=mongod.url)
     done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -108,6 +108,8 @@ def test_the_published_command_writes_table_json_csv_and_page(cell, tmp_path, ca
     page = (tmp_path / "out/report.html").read_text()
     assert "Scores over the threshold" in page
     assert "Precision and recall" in page
+    assert "Slowest blocks" in page
+    assert "<h2>Blocks</h2>" in page
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "report.html", "report.png", "scores.csv", "scores.json"
     ]  # fmt: skip

@@ -95,9 +95,20 @@ def test_what_is_not_there(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["what"] == "volume"
 
 
-def test_what_cannot_be_checked(capsys):
-    assert main(["check", "trian"]) == 2
-    assert "Did you mean 'train'?" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["volumes", "--json", "cell.zarr/raw"], "Did you mean 'volume'?"),
+        (["--json"], "allowed: train, predict, volume"),
+        (["--jsn"], "--json"),
+        (["--json", "volume", "gone.zarr/raw"], "gone.zarr"),
+    ],
+)
+def test_what_cannot_be_checked(capsys, words, message):
+    assert main(["check", *words]) != 0
+    said = capsys.readouterr()
+    assert message in said.err + said.out
 
 
 def test_of_a_large_volume_little_is_read(tmp_path):

@@ -20,6 +20,7 @@ from incasem.runs.predict import PredictionRequest, predict
 from incasem.runs.predict_multiple import predict_multiple
 from incasem.tracking import PREDICTIONS, open_store
 from incasem.volumes import create_volume, open_volume
+from tests.evaluation.test_report import Page
 from tests.runs.test_predict import MODEL, SHAPE, home, overrides, recorded, write_data
 
 __all__ = ["home"]
@@ -71,7 +72,14 @@ def test_all_checkpoints_are_predicted_scored_and_compared(trained):
     assert stored["best"]["iteration"] == 100
     assert len(stored["scores"]) == 2 * len(ITERATIONS)
     assert (report / "f1.png").read_bytes().startswith(b"\x89PNG")
-    assert "iteration 100, best" in (report / "report.html").read_text()
+    html = (report / "report.html").read_text()
+    text = " ".join(Page(html).text)
+    for wanted in (
+        "iteration 100, best", "cell, z = 19", "Time of each checkpoint", "iteration 1000", "slowest",
+        "cell: slowest blocks", "compute", "model.num_fmaps",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+    assert not (report / "block_times").exists(), "kept until the page is there"
     assert any(line.startswith("the best: iteration 100, F1 0.6") for line in lines)
 
 
@@ -110,7 +118,11 @@ def test_scores_can_be_left_out(trained):
         start(trained)
     _, lines = start(trained, "prediction.log_metrics=False")
     assert not any("best" in line for line in lines)
-    assert not (trained / "runs/reports").exists()
+    report = trained / "runs/reports/predict_0001"
+    text = " ".join(Page((report / "report.html").read_text()).text)
+    assert "3 checkpoints were predicted, none was scored. Shown is iteration 1000." in text
+    assert "cell: slowest blocks" in text
+    assert not (report / "scores.csv").exists()
 
 
 @pytest.mark.parametrize("damage", ["torn", "other network"])
@@ -142,7 +154,7 @@ def test_the_script_goes_on_after_a_kill(trained):
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    assert not (trained / "runs/reports").exists()
+    assert not (trained / "runs/reports/predict_0001/report.html").exists()
     first = open_volume(group / "predict_0001/iteration_000000/segmentation").attributes["incasem"]
 
     done = subprocess.run(command, cwd=trained, capture_output=True, text=True, timeout=300, check=False)

@@ -77,3 +77,46 @@ def test_sections_of_a_terabyte_are_windows():
     roi = Roi((5, 0, 0), (10_000, 20_000, 300))
     assert middle_window(roi, 0) == Roi((5004, 9744, 0), (1, 512, 300))
     assert middle_window(roi, 2) == Roi((4749, 9744, 149), (512, 512, 1))
+
+
+def test_a_prediction_interrupted_while_it_was_scored_still_knows_its_block_times(home, monkeypatch):
+    labels = create_volume(home / "cell.zarr/labels", shape=SHAPE, dtype=np.uint8, voxel_size=(5, 5, 5))
+    labels.write_voxels(labels.roi_voxels, np.random.default_rng(0).integers(0, 2, SHAPE, dtype=np.uint8))
+    write_data(home, labels={"labels": 1})
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("incasem.runs.predict.score_predictions", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            start(home, "prediction.log_metrics=True")
+    assert not (home / "runs/reports/predict_0001/report.html").exists()
+    start(home, "prediction.log_metrics=True")
+    html, text = page(home)
+    assert "cell: slowest blocks" in text
+    assert "1 done before" in text
+    assert "nothing was left to do" in text
+    assert "<h2>Blocks</h2>" in html
+    assert not (home / "runs/reports/predict_0001/block_times").exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK torn", None])
+def test_damaged_block_times_are_no_obstacle(home, monkeypatch, damage):
+    times = home / "runs/reports/predict_0001/block_times/cell.npz"
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("incasem.runs.predict.score_predictions", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            start(home)
+    if damage is None:
+        np.savez(times, grid=np.zeros((4, 3), np.int64), state=np.zeros(3), seconds=np.zeros(3))
+    else:
+        times.write_bytes(damage)
+    start(home)
+    _, text = page(home)
+    assert "slowest" not in text
+    assert "nothing was left to do" in text
