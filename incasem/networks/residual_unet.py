@@ -11,6 +11,7 @@ Kernels and factors are z, y, x as all sizes here; publications often name them 
 ``[1, 3, 3]``.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -22,6 +23,7 @@ from torch.nn import functional
 from incasem.errors import ConfigError, did_you_mean, explain
 from incasem.geometry import Coordinate
 from incasem.networks.normalisation import make_norm
+from incasem.networks.onednn import convolution, convolution_onto
 from incasem.networks.training_ops import (
     add_centre,
     centre_crop,
@@ -40,19 +42,26 @@ _DECODER_CONVOLUTIONS = 2
 class ConvolutionLayer(nn.Module):
     """A valid convolution, its normalisation, and an activation unless that is None."""
 
+    fused = False
+    """Prediction: one pass over memory for convolution and ReLU; see `for_prediction`."""
+
     def __init__(
         self, channels: tuple[int, int], kernel: Triple, norm: str, activation: str | None
     ) -> None:
         super().__init__()
         self.conv = nn.Conv3d(*channels, kernel_size=kernel)
         self.norm = make_norm(norm, channels[1])
-        self._activation = activation
+        self.activation = activation
 
     def forward(self, maps: Tensor) -> Tensor:
-        plain = isinstance(self.norm, nn.Identity)
-        if plain and self._activation == "relu" and trains_in_bfloat16(maps):
+        relu = self.activation == "relu" and isinstance(self.norm, nn.Identity)
+        if self.fused:
+            maps = convolution(maps, self.conv.weight, self.conv.bias, relu=relu)
+        elif relu and trains_in_bfloat16(maps):
             return convolution_relu(maps, self.conv)
-        return _activate(self.norm(self.conv(maps)), self._activation)
+        else:
+            maps = self.conv(maps)
+        return maps if relu and self.fused else _activate(self.norm(maps), self.activation)
 
 
 class ResidualBlock(nn.Module):
@@ -62,10 +71,21 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvolutionLayer((channels, channels), kernel, norm, activation)
         self.second = ConvolutionLayer((channels, channels), kernel, norm, None)
-        self._activation = activation
+        self.activation = activation
 
     def forward(self, maps: Tensor) -> Tensor:
-        return _activate(add_centre(self.second(self.first(maps)), maps), self._activation)
+        branch = self.first(maps)
+        if self.second.fused and isinstance(self.second.norm, nn.Identity):
+            return self._added(branch, maps)
+        return _activate(add_centre(self.second(branch), maps), self.activation)
+
+    def _added(self, branch: Tensor, maps: Tensor) -> Tensor:
+        """Return the block's result; the convolution, the addition and a ReLU are one pass over memory."""
+        conv, relu = self.second.conv, self.activation == "relu"
+        size = [s - k + 1 for s, k in zip(branch.shape[2:], conv.kernel_size, strict=True)]
+        centre = centre_crop(maps, size).clone(memory_format=torch.channels_last_3d)
+        result = convolution_onto(centre, branch, conv.weight, conv.bias, relu=relu)
+        return result if relu else _activate(result, self.activation)
 
 
 class _Up(nn.Module):
@@ -188,6 +208,14 @@ class ResidualUnet(ValidNetwork):
             # In place: what upsamples does not need its result.
             maps = self.merged[level](self.up[level](maps).add_(skips.pop()))
         return cast(Tensor, self.conv_out(maps))
+
+    def for_prediction(self) -> "ResidualUnet":
+        """Return a copy that is the same function in fewer passes over memory; it cannot be trained."""
+        network = copy.deepcopy(self).eval().requires_grad_(False)
+        for module in network.modules():
+            if isinstance(module, ConvolutionLayer):
+                module.fused = True
+        return network
 
     def _pool(self, level: int, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Return the maxima of ``maps``, and what of them lies under the upsampled maps."""
