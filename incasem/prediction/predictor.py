@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from incasem.errors import DataError
+from incasem.errors import ConfigError, DataError, explain
 from incasem.geometry import Roi
 from incasem.networks import Backend, InferenceNetwork, ValidNetwork, choose_precision
 from incasem.prediction.memory import free_cached_memory, is_out_of_memory
 from incasem.prediction.plan import Device, largest_tile
 from incasem.prediction.symmetries import Views, views
-from incasem.prediction.tiling import AlignedTiling, Tile, Tiling
+from incasem.prediction.tiling import AlignedTiling, FixedTiling, Tile, Tiling, tiling_for
 from incasem.prediction.uploads import Uploaded, Uploads
 from incasem.volumes import Volume
 
@@ -49,13 +49,15 @@ class Predictor:
     start on multiples of the network's stride on the absolute voxel grid, context is read outside the region
     and reflected at the volume's border.
 
-    Where the memory does not suffice for a tile, tiles are made smaller for good, with a warning.
+    Where the memory does not suffice for a tile, tiles are made smaller for good, with a warning; not those
+    of a `FixedTiling`, whose size is part of the result.
 
     Args:
         network: a copy of it is made ready; the original stays as it is.
         device: where to run, see `choose_device`.
         precision: "auto", "fp32", "bf16" or "fp16" (`choose_precision`).
-        tiling: where the tiles lie; by default aligned, with the largest tile that the device's memory takes.
+        tiling: where the tiles lie; by default aligned, with the largest tile that the device's memory takes,
+            and for a network that depends on the tile those that emit the published 110³ voxels.
         tta: views to average, see `symmetries`.
         backend: of `InferenceNetwork`.
 
@@ -64,7 +66,8 @@ class Predictor:
         network: what runs, with the precision that it found to be right.
 
     Raises:
-        ConfigError: the network has not the symmetries of ``tta``.
+        ConfigError: the network has not the symmetries of ``tta``. When predicting: the memory does not suffice
+            for a tile whose size is fixed.
     """
 
     def __init__(
@@ -90,6 +93,8 @@ class Predictor:
     @cached_property
     def tiling(self) -> Tiling:
         """Where the tiles lie."""
+        if self._source.depends_on_tile:
+            return tiling_for(self._source, None)
         device = Device.of(self.network.device, self.network.precision, backend=self._backend)
         return AlignedTiling(self._source, largest_tile(self._source, device, len(self._views)))
 
@@ -173,6 +178,8 @@ class Predictor:
         try:
             return self._run(region, tile)
         except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error) and isinstance(self.tiling, FixedTiling):
+                raise _fixed_too_large(self.tiling, tile, self.network.device) from error
             if not is_out_of_memory(error) or not isinstance(self.tiling, AlignedTiling):
                 raise
             if self.tiling.is_smallest(tile):
@@ -210,6 +217,20 @@ class Predictor:
                 total = probabilities.contiguous() if total is None else total.add_(probabilities)
             assert total is not None
             return total.div_(len(self._views)).log_()
+
+
+def _fixed_too_large(tiling: FixedTiling, tile: Tile, device: torch.device) -> ConfigError:
+    return ConfigError(
+        explain(
+            "prediction.output_size_voxels",
+            f"{tuple(tiling.output_shape)}, for which the memory of {device} does not suffice (it reads "
+            f"{tuple(tile.input_roi.shape)})",
+            "tiles that fit into the memory; they cannot be made smaller on the way, since with model.norm=group "
+            "the result depends on them",
+            "Use fewer workers, or set smaller prediction.output_size_voxels and input_size_voxels and predict "
+            "everything anew",
+        )
+    )
 
 
 def _union(rois: Sequence[Roi]) -> Roi:

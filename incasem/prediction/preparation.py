@@ -23,6 +23,7 @@ from incasem.prediction.outputs import OutputSet, output_folders
 from incasem.prediction.plan import BlockBuffers, Device, Planner, PredictionPlan
 from incasem.prediction.speed import measured_speed
 from incasem.prediction.symmetries import views
+from incasem.prediction.tiling import FixedTiling, tiling_for
 from incasem.prediction.worker import BLOCKS_IN_FLIGHT, PublishedSizes, load_network
 
 _CORES_A_WORKER = 8
@@ -178,6 +179,16 @@ def published_sizes(config: PredictionConfig, opened: OpenedEntry) -> PublishedS
     )
 
 
+def fixed_tiling(network: ValidNetwork, config: PredictionConfig) -> FixedTiling | None:
+    """Return the tiles of a network whose result depends on them (`norm: group`), None for all others.
+
+    Their size is that of `prediction.output_size_voxels`, not what the planner finds fastest: it is part of
+    the result, which must be the same on all machines.
+    """
+    tiling = tiling_for(network, config.prediction.output_size_voxels)
+    return tiling if isinstance(tiling, FixedTiling) else None
+
+
 def plan_entry(
     config: PredictionConfig,
     network: ValidNetwork,
@@ -209,7 +220,7 @@ def plan_entry(
         min(sharing, key=lambda device: device.memory_bytes),
         opened.roi,
         outputs.write_shape,
-        None if published is None else published.tiling(network),
+        fixed_tiling(network, config) if published is None else published.tiling(network),
         views=len(views(config.prediction.tta, network)),
         buffers=BlockBuffers(
             read_bytes=opened.raw.dtype.itemsize,

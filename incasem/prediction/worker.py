@@ -28,7 +28,7 @@ from incasem.prediction.memory import is_lost_device
 from incasem.prediction.outputs import SEGMENTATION
 from incasem.prediction.predictor import Predictor, RawRegion
 from incasem.prediction.symmetries import Views
-from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
+from incasem.prediction.tiling import PublishedTiling, Tiling, tiling_for
 from incasem.prediction.uploads import new_stream
 from incasem.tasks.semantic import Probability, decode
 from incasem.volumes import Volume
@@ -103,7 +103,7 @@ class PredictionWorker:
             torch.cuda.set_device(device)
         network = load_network(self.model, self.checkpoint)
         tiling: Tiling = (
-            AlignedTiling(network, self.tile_shape)
+            tiling_for(network, self.tile_shape)
             if self.published is None
             else self.published.tiling(network)
         )
