@@ -25,7 +25,7 @@ class DataSettings(Section):
     downsample_factor: Positive = 1
     """Published key; only 1 is possible."""
     num_classes: Positive = 2
-    """Including the background."""
+    """Including the background; not used by affinities (`task.type`)."""
 
 
 Triple = tuple[int, int, int]
@@ -89,7 +89,7 @@ class ModelSettings(Section):
     convolution, for tests; `MultitaskUnet` is published, but has no pipeline."""
     num_fmaps: Positive = 32
     num_fmaps_out: Positive = 2
-    """Equal to `data.num_classes`."""
+    """Equal to `data.num_classes`; for affinities to the number of `task.offsets`, + 10 with descriptors."""
     fmap_inc_factor: Positive = 2
     downsample_factors: Annotated[tuple[tuple[int, int, int], ...], BeforeValidator(_factors)] = (
         (2, 2, 2),
@@ -104,8 +104,8 @@ class ModelSettings(Section):
     io_kernel_size: Annotated[Triple, BeforeValidator(_kernel)] = (1, 5, 5)
     """`ResidualUnet` only: width of the first and the last convolution."""
     norm: Annotated[Literal["none", "group", "channel"], BeforeValidator(_norm)] = "none"
-    """`ResidualUnet` only: normalisation. `channel`: of each voxel by itself. `group`: over the whole tile, so
-    that predictions compute tiles of one fixed size, `prediction.output_size_voxels`, even for a part."""
+    """`ResidualUnet` only: normalisation. `channel`: of each voxel by itself. `group`: over the whole tile;
+    predictions then compute tiles of one fixed size, `prediction.output_size_voxels`, even for a part."""
     activation: Literal["relu", "elu"] = "relu"
     """`ResidualUnet` only; PyTorch Connectomics takes elu."""
 

@@ -2,6 +2,7 @@
 
 from incasem.networks.allocation import keep_freed_memory
 from incasem.networks.build import OneConv3d, build_network
+from incasem.networks.channel_losses import channel_bce, channel_dice, channel_mse
 from incasem.networks.checkpoint import (
     Checkpoint,
     latest_checkpoint,
@@ -20,7 +21,7 @@ from incasem.networks.inference import (
 from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice, weighted_bce
-from incasem.networks.portable import Crop, PortableUnet, portable
+from incasem.networks.portable import Crop, PortableResidualUnet, PortableUnet, portable
 from incasem.networks.residual_unet import ResidualUnet
 from incasem.networks.selection import (
     ScoredCheckpoint,
@@ -40,6 +41,7 @@ __all__ = [
     "Crop",
     "InferenceNetwork",
     "OneConv3d",
+    "PortableResidualUnet",
     "PortableUnet",
     "ResidualUnet",
     "ScoredCheckpoint",
@@ -49,6 +51,9 @@ __all__ = [
     "best_checkpoint",
     "best_scored_checkpoint",
     "build_network",
+    "channel_bce",
+    "channel_dice",
+    "channel_mse",
     "check_backend",
     "choose_precision",
     "dice_of_sums",

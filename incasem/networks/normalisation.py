@@ -1,8 +1,8 @@
 """Normalisation of feature maps, by what the statistics are taken over.
 
-Over the channels of each voxel by itself, a prediction does not depend on how the volume is cut. Over groups of
-channels and all voxels of the input, it does: `ValidNetwork.depends_on_tile`. Statistics over a batch (batch
-normalisation) are not offered: they need batches that 3D samples leave no memory for.
+Over the channels of each voxel by itself, a prediction does not depend on how the volume is cut. Over groups
+of channels and all voxels of the input, it does: `ValidNetwork.depends_on_tile`. Statistics over a batch
+(batch normalisation) are not offered: they need batches that 3D samples leave no memory for.
 """
 
 import math
@@ -28,7 +28,9 @@ class ChannelNorm(nn.LayerNorm):
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
+        """Return ``maps`` normalised, in their own type; sums are in float32."""
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if maps.device.type == "cuda":  # whose kernels take one type only, and sum in float32
             weight, bias = weight.to(maps.dtype), bias.to(maps.dtype)
         if torch.is_grad_enabled():
@@ -43,6 +45,7 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return ``maps`` normalised; sums are in float32."""
         if maps.dtype is torch.bfloat16 and trains_in_bfloat16(maps):
             return _apply(_GroupNorm, maps, self.weight, self.bias, self.num_groups, self.eps)
         return super().forward(maps)
@@ -99,7 +102,8 @@ class _ChannelNorm(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         result, mean, inverse = _channel_norm(maps, weight, bias, eps)
         ctx.save_for_backward(maps, weight, bias, mean, inverse)
-        return maps.new_empty(0).set_(result)  # the same memory, but no view
+        own: Any = maps.new_empty(0)
+        return cast(Tensor, own.set_(result))  # the same memory, but no view
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -121,7 +125,9 @@ class _ChannelNorm(torch.autograd.Function):
             inverse_V1 = inverse.to(maps.dtype).reshape(-1, 1)
             shift_V1 = (inverse * mean).to(maps.dtype).reshape(-1, 1)
             of_bias = (gradient_VC.new_ones(1, len(gradient_VC)) @ gradient_VC)[0].to(bias.dtype)
-            of_weight = (gradient_VC.mT @ (maps_VC * inverse_V1)).diagonal() - (gradient_VC.mT @ shift_V1)[:, 0]
+            of_weight = (gradient_VC.mT @ (maps_VC * inverse_V1)).diagonal() - (gradient_VC.mT @ shift_V1)[
+                :, 0
+            ]
         return of_maps.permute(0, 4, 1, 2, 3), of_weight.to(weight.dtype), of_bias, None
 
 

@@ -4,8 +4,9 @@ Architecture: the residual symmetric U-Net of Lee et al., "Superhuman accuracy o
 challenge", 2017, in the variant of PyTorch Connectomics v1 (`UNet3D`, block type `residual`): on each level a
 convolution that changes the number of channels, then a residual block of two; skip connections are added, not
 joined; the input and the output layer are 1×5×5. Different from both: convolutions do not pad, poolings take
-maxima (there: strided convolutions, by default), the way up is a 1×1×1 convolution and repetition (there: a 3×3×3
-one and interpolation), and normalisation can be left out. So the result does not depend on where a tile lies.
+maxima (there: strided convolutions, by default), the way up is a 1×1×1 convolution and repetition (there: a
+3×3×3 one and interpolation), and normalisation can be left out. So the result does not depend on where a tile
+lies.
 
 Kernels and factors are z, y, x as all sizes here; publications often name them x, y, z: their 3×3×1 is our
 ``[1, 3, 3]``.
@@ -45,23 +46,21 @@ class ConvolutionLayer(nn.Module):
     fused = False
     """Prediction: one pass over memory for convolution and ReLU; see `for_prediction`."""
 
-    def __init__(
-        self, channels: tuple[int, int], kernel: Triple, norm: str, activation: str | None
-    ) -> None:
+    def __init__(self, channels: tuple[int, int], kernel: Triple, norm: str, activation: str | None) -> None:
         super().__init__()
         self.conv = nn.Conv3d(*channels, kernel_size=kernel)
         self.norm = make_norm(norm, channels[1])
         self.activation = activation
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return the layer's maps, smaller by the kernel's reach."""
         relu = self.activation == "relu" and isinstance(self.norm, nn.Identity)
-        if self.fused:
-            maps = convolution(maps, self.conv.weight, self.conv.bias, relu=relu)
-        elif relu and trains_in_bfloat16(maps):
+        if relu and self.fused:
+            return convolution(maps, self.conv.weight, self.conv.bias, relu=True)
+        if relu and trains_in_bfloat16(maps):
             return convolution_relu(maps, self.conv)
-        else:
-            maps = self.conv(maps)
-        return maps if relu and self.fused else _activate(self.norm(maps), self.activation)
+        maps = convolution(maps, self.conv.weight, self.conv.bias) if self.fused else self.conv(maps)
+        return _activate(self.norm(maps), self.activation)
 
 
 class ResidualBlock(nn.Module):
@@ -74,6 +73,7 @@ class ResidualBlock(nn.Module):
         self.activation = activation
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Return the block's maps, smaller by twice the kernel's reach."""
         branch = self.first(maps)
         if self.second.fused and isinstance(self.second.norm, nn.Identity):
             return self._added(branch, maps)
@@ -230,13 +230,17 @@ class ResidualUnet(ValidNetwork):
     def _set_geometry(self, kernels: Sequence[Triple], outer: Triple) -> None:
         """Work out context, stride and legal sizes, and how much of each skip connection is not read."""
         axes = [
-            _axis_geometry([f[a] for f in self.factors], [(k[a] - 1) // 2 for k in kernels], (outer[a] - 1) // 2)
+            _axis_geometry(
+                [f[a] for f in self.factors], [(k[a] - 1) // 2 for k in kernels], (outer[a] - 1) // 2
+            )
             for a in range(3)
         ]
         self.stride = Coordinate(math.prod(f[a] for f in self.factors) for a in range(3))
         self.context_voxels = Coordinate(context for context, _, _ in axes)
         self.smallest_input = Coordinate(smallest for _, smallest, _ in axes)
-        self.skip_crops = tuple(cast(Triple, crop) for crop in zip(*(crops for _, _, crops in axes), strict=True))
+        self.skip_crops = tuple(
+            cast(Triple, crop) for crop in zip(*(crops for _, _, crops in axes), strict=True)
+        )
 
 
 def _axis_geometry(

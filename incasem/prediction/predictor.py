@@ -16,9 +16,11 @@ from incasem.geometry import Roi
 from incasem.networks import Backend, InferenceNetwork, ValidNetwork, choose_precision
 from incasem.prediction.memory import free_cached_memory, is_out_of_memory
 from incasem.prediction.plan import Device, largest_tile
-from incasem.prediction.symmetries import Views, views
+from incasem.prediction.symmetries import Views, counts, margin, views
 from incasem.prediction.tiling import AlignedTiling, FixedTiling, Tile, Tiling, tiling_for
 from incasem.prediction.uploads import Uploaded, Uploads
+from incasem.tasks.semantic import Semantic
+from incasem.tasks.task import Task
 from incasem.volumes import Volume
 
 logger = logging.getLogger(__name__)
@@ -60,14 +62,16 @@ class Predictor:
             and for a network that depends on the tile those that emit the published 110³ voxels.
         tta: views to average, see `symmetries`.
         backend: of `InferenceNetwork`.
+        task: what the network's output means; None: classes.
 
     Attributes:
         num_classes: channels of the result.
         network: what runs, with the precision that it found to be right.
 
     Raises:
-        ConfigError: the network has not the symmetries of ``tta``. When predicting: the memory does not suffice
-            for a tile whose size is fixed.
+        ConfigError: the network or its channels have not the symmetries of ``tta``, or these need a margin
+            that the published tiling does not have. When predicting: the memory does not suffice for a tile
+            whose size is fixed.
     """
 
     def __init__(
@@ -79,24 +83,28 @@ class Predictor:
         tiling: Tiling | None = None,
         tta: Views = "none",
         backend: Backend = "torch",
+        task: Task | None = None,
     ) -> None:
         device = torch.device(device)
-        self._views = views(tta, network)
+        self._task = task or Semantic(network.num_fmaps_out)
+        self._views = views(tta, network, self._task.meanings)
         self.network = InferenceNetwork(network, device, choose_precision(precision, device), backend=backend)
         self._backend: Backend = backend
         self.num_classes = network.num_fmaps_out
         self._source = network
         self._uploads = Uploads(device)
         if tiling is not None:
-            self.tiling = tiling
+            self.tiling = tiling.with_margin(margin(self._views))
 
     @cached_property
     def tiling(self) -> Tiling:
         """Where the tiles lie."""
         if self._source.depends_on_tile:
-            return tiling_for(self._source, None)
+            return tiling_for(self._source, None).with_margin(margin(self._views))
         device = Device.of(self.network.device, self.network.precision, backend=self._backend)
-        return AlignedTiling(self._source, largest_tile(self._source, device, len(self._views)))
+        needed = margin(self._views)
+        tile_shape = largest_tile(self._source, device, len(self._views), needed)
+        return AlignedTiling(self._source, tile_shape, needed)
 
     def read(self, raw: Volume, roi_voxels: Roi) -> RawRegion:
         """Read what the tiles of ``roi_voxels`` need, each voxel once, and start its way to the device.
@@ -126,7 +134,7 @@ class Predictor:
         Yields:
             The region (absolute voxels), and its logits float32 (C, z, y, x) on the device. Regions do not
             overlap. The aligned tiling covers ``roi_voxels``; the published one leaves out its shell. With
-            several views, the logits are logarithms of the mean probabilities.
+            several views, the logits are those of the mean probabilities.
 
         Raises:
             DataError: as `read`.
@@ -157,15 +165,15 @@ class Predictor:
         return whole
 
     def probabilities(self, raw: Volume, roi_voxels: Roi) -> NDArray[np.float32]:
-        """Return the softmax of `logits` over the classes: float32 (C, z, y, x), sums 1.
+        """Return the probabilities of `logits`, float32 (C, z, y, x); of classes the softmax, sums 1.
 
-        Voxels without a tile (the shell of the published tiling) are 0 in every class.
+        Voxels without a tile (the shell of the published tiling) are 0 in every channel.
         Raises what `pieces` raises.
         """
         whole = np.zeros((self.num_classes, *roi_voxels.shape), np.float32)
         for roi, logits_CZYX in self.pieces(raw, roi_voxels):
-            softmax = logits_CZYX.softmax(dim=0).cpu().numpy()
-            whole[(slice(None), *(roi - roi_voxels.begin).to_slices())] = softmax
+            probabilities_CZYX = self._task.probabilities(logits_CZYX).cpu().numpy()
+            whole[(slice(None), *(roi - roi_voxels.begin).to_slices())] = probabilities_CZYX
         return whole
 
     def _read(self, raw: Volume, roi: Roi) -> RawRegion:
@@ -206,17 +214,17 @@ class Predictor:
         assert region.values is not None
         raw_CZYX = region.values.normalised((tile.input_roi - region.roi_voxels.begin).to_slices())
         raw_NCZYX = raw_CZYX.reshape((1,) * (5 - raw_CZYX.ndim) + tuple(raw_CZYX.shape))
-        crop = (slice(None), *tile.crop)
         if len(self._views) == 1:
-            return self.network(raw_NCZYX)[0][crop]
-        total: Tensor | None = None
+            return self.network(raw_NCZYX)[0][(slice(None), *tile.crop)]
         with torch.inference_mode():
+            shape = (self.num_classes, *tile.keep_roi.shape)
+            total_CZYX = torch.zeros(shape, dtype=torch.float32, device=self.network.device)
             for view in self._views:
-                seen = self.network(view.of(raw_NCZYX))[0].softmax(dim=0)
-                probabilities = view.back(seen)[crop]
-                total = probabilities.contiguous() if total is None else total.add_(probabilities)
-            assert total is not None
-            return total.div_(len(self._views)).log_()
+                seen_CZYX = self._task.probabilities(self.network(view.of(raw_NCZYX))[0])
+                view.add_to(total_CZYX, seen_CZYX, tile.crop)
+            for total_ZYX, count in zip(total_CZYX, counts(self._views), strict=True):
+                total_ZYX /= count
+            return self._task.outputs(total_CZYX)
 
 
 def _fixed_too_large(tiling: FixedTiling, tile: Tile, device: torch.device) -> ConfigError:
@@ -225,10 +233,10 @@ def _fixed_too_large(tiling: FixedTiling, tile: Tile, device: torch.device) -> C
             "prediction.output_size_voxels",
             f"{tuple(tiling.output_shape)}, for which the memory of {device} does not suffice (it reads "
             f"{tuple(tile.input_roi.shape)})",
-            "tiles that fit into the memory; they cannot be made smaller on the way, since with model.norm=group "
-            "the result depends on them",
-            "Use fewer workers, or set smaller prediction.output_size_voxels and input_size_voxels and predict "
-            "everything anew",
+            "tiles that fit into the memory; they cannot be made smaller on the way, since with "
+            "model.norm=group the result depends on them",
+            "Use fewer workers, or set smaller prediction.output_size_voxels and input_size_voxels and "
+            "predict everything anew",
         )
     )
 

@@ -18,11 +18,15 @@ from itertools import product
 from typing import NamedTuple
 
 from incasem.errors import ConfigError, DataError, explain
-from incasem.geometry import Coordinate, Roi
+from incasem.geometry import Coordinate, Roi, ceil_to_multiple
 from incasem.networks import ValidNetwork
 
 PUBLISHED_OUTPUT = (110, 110, 110)
 _UNLIMITED = 2**40
+
+
+Margin = tuple[Coordinate, Coordinate]
+NO_MARGIN = (Coordinate(0, 0, 0), Coordinate(0, 0, 0))
 
 
 class AxisTile(NamedTuple):
@@ -61,6 +65,14 @@ class Tiling(ABC):
     context: Coordinate
 
     @abstractmethod
+    def with_margin(self, margin: Margin) -> "Tiling":
+        """Return the tiling whose tiles emit at least ``margin`` voxels (before, after) beyond what is kept.
+
+        Raises:
+            ConfigError: this tiling cannot.
+        """
+
+    @abstractmethod
     def axis_tiles(self, axis: int, begin: int, end: int) -> list[AxisTile]:
         """Return the tiles of ``axis`` (0 = z) that give voxels ``begin`` … ``end`` - 1, in order."""
 
@@ -90,10 +102,14 @@ class AlignedTiling(Tiling):
         network: gives stride, context and legal sizes.
         tile_shape: most voxels (z, y, x) that one tile may be asked for; rounded down to the stride, but at
             least one stride. None: any region is one tile.
+        margin: voxels (before, after) that each tile emits at least beyond what is kept of it, and beyond
+            ``tile_shape``; see `symmetries`.
     """
 
-    def __init__(self, network: ValidNetwork, tile_shape: Sequence[int] | None = None) -> None:
-        self._network = network
+    def __init__(
+        self, network: ValidNetwork, tile_shape: Sequence[int] | None = None, margin: Margin = NO_MARGIN
+    ) -> None:
+        self._network, self._margin = network, margin
         self.context = network.context_voxels
         self._tile_shape: Coordinate | None = None
         if tile_shape is not None:
@@ -104,22 +120,23 @@ class AlignedTiling(Tiling):
     def axis_tiles(self, axis: int, begin: int, end: int) -> list[AxisTile]:
         """Return the fewest tiles of about equal size; see `Tiling.axis_tiles`."""
         stride = self._network.stride[axis]
-        first = begin // stride * stride
-        span = end - first
+        before, after = (voxels[axis] for voxels in self._margin)
+        first = (begin - before) // stride * stride
+        span = end - before - first
         step = span if self._tile_shape is None else self._tile_shape[axis]
         # Networks emit a few voxels more than a multiple of the stride; the last tile makes use of them.
-        spare = self._emitted(axis, step) - step
+        spare = self._emitted(axis, step + before + after) - step - before - after
         count = max(1, -(-(span - spare) // step))
         if count > 1:
             step = min(step, -(-span // (count * stride)) * stride)
         tiles = []
         for index in range(count):
             output_begin = first + index * step
-            keep_end = end if index == count - 1 else output_begin + step
-            wanted = keep_end - output_begin
+            keep_end = end if index == count - 1 else output_begin + before + step
+            wanted = keep_end + after - output_begin
             tiles.append(
                 AxisTile(
-                    keep_begin=max(begin, output_begin),
+                    keep_begin=max(begin, output_begin + before),
                     keep_end=keep_end,
                     input_begin=output_begin - self.context[axis],
                     input_size=self._input_size(axis, wanted),
@@ -127,23 +144,30 @@ class AlignedTiling(Tiling):
             )
         return tiles
 
+    def with_margin(self, margin: Margin) -> "AlignedTiling":
+        """Return the tiling with tiles that emit more; see `Tiling.with_margin`."""
+        return AlignedTiling(self._network, self._tile_shape, margin)
+
     def is_smallest(self, tile: Tile) -> bool:
         """Return whether no smaller tile than ``tile`` could be given to the network."""
-        least = self._network.input_shape_for(self._network.stride)
-        return all(size <= limit for size, limit in zip(tile.input_roi.shape, least, strict=True))
+        return all(size <= limit for size, limit in zip(tile.input_roi.shape, self._least(), strict=True))
 
     def halved(self, tile: Tile) -> "AlignedTiling":
         """Return the tiling whose tiles are at most half of ``tile`` along its longest axis.
 
         ``tile`` is one of this tiling and not the smallest.
         """
-        least = self._network.input_shape_for(self._network.stride)
-        sizes = zip(tile.keep_roi.shape, tile.input_roi.shape, least, strict=True)
+        sizes = zip(tile.keep_roi.shape, tile.input_roi.shape, self._least(), strict=True)
         edges = [keep if read > smallest else 0 for keep, read, smallest in sizes]
         axis = edges.index(max(edges))
         limits = list(self._tile_shape or Coordinate((_UNLIMITED,) * 3))
         limits[axis] = max(1, edges[axis] // 2)
-        return AlignedTiling(self._network, limits)
+        return AlignedTiling(self._network, limits, self._margin)
+
+    def _least(self) -> Coordinate:
+        """Return the input of the smallest tile."""
+        before, after = self._margin
+        return self._network.input_shape_for(self._network.stride + before + after)
 
     def _input_size(self, axis: int, wanted: int) -> int:
         return int(self._network.input_shape_for((wanted,) * 3)[axis])
@@ -159,22 +183,29 @@ class FixedTiling(Tiling):
         network: gives stride, context and legal sizes.
         output_shape: voxels (z, y, x) that a call of the network emits, at least; it may emit a few more. The
             grid's step is that, rounded down to the stride.
+        margin: voxels (before, after) that each tile emits at least beyond its step; see `symmetries`.
     """
 
-    def __init__(self, network: ValidNetwork, output_shape: Sequence[int]) -> None:
+    def __init__(
+        self, network: ValidNetwork, output_shape: Sequence[int], margin: Margin = NO_MARGIN
+    ) -> None:
+        self._network = network
         self.context = network.context_voxels
         self.step = Coordinate(max(o // s, 1) * s for o, s in zip(output_shape, network.stride, strict=True))
-        emitted = [max(o, s) for o, s in zip(output_shape, self.step, strict=True)]
-        self.input_shape = network.input_shape_for(emitted)
-        self.output_shape = Coordinate(emitted)
+        self.output_shape = Coordinate(max(o, s) for o, s in zip(output_shape, self.step, strict=True))
+        before, after = margin
+        self._before = ceil_to_multiple(before, network.stride)
+        self.input_shape = network.input_shape_for(self._before + self.output_shape + after)
+
+    def with_margin(self, margin: Margin) -> "FixedTiling":
+        """Return the tiling with tiles that emit more; see `Tiling.with_margin`."""
+        return FixedTiling(self._network, self.output_shape, margin)
 
     def axis_tiles(self, axis: int, begin: int, end: int) -> list[AxisTile]:
         """Return every tile of the axis that holds a part of the region; see `Tiling.axis_tiles`."""
-        step = self.step[axis]
+        step, lead = self.step[axis], self._before[axis] + self.context[axis]
         return [
-            AxisTile(
-                max(begin, start), min(end, start + step), start - self.context[axis], self.input_shape[axis]
-            )
+            AxisTile(max(begin, start), min(end, start + step), start - lead, self.input_shape[axis])
             for start in range(begin // step * step, end, step)
         ]
 
@@ -235,6 +266,19 @@ class PublishedTiling(Tiling):
             )
         self._input_shape, self.output_shape = Coordinate(input_shape), Coordinate(output_shape)
         self._inner = roi_voxels.grow(-self.context, -self.context)
+
+    def with_margin(self, margin: Margin) -> "PublishedTiling":
+        """Return this tiling, where nothing more is asked for; see `Tiling.with_margin`."""
+        if margin == NO_MARGIN:
+            return self
+        raise ConfigError(
+            explain(
+                "prediction.tta",
+                "8 or 16 with prediction.tiling=published",
+                "none for affinities: mirrored edges lie off by their offset, and these tiles end too soon",
+                "Take prediction.tiling=aligned, or prediction.tta=none",
+            )
+        )
 
     def axis_tiles(self, axis: int, begin: int, end: int) -> list[AxisTile]:
         """Return every tile of the axis that owns a part of the region; see `Tiling.axis_tiles`."""

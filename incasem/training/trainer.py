@@ -19,7 +19,8 @@ from incasem.networks import (
     save_checkpoint,
     write_sidecar,
 )
-from incasem.tasks import semantic
+from incasem.tasks.chosen import task_of
+from incasem.training.asynchronous import Validations
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import Batch
 from incasem.training.history import History
@@ -27,7 +28,7 @@ from incasem.training.monitor import Monitor, class_picture
 from incasem.training.optimization import WeightAverage
 from incasem.training.snapshots import write_training_snapshot
 from incasem.training.step import Stepper
-from incasem.training.validation import Section, Validator
+from incasem.training.validation import Section, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Trainer:
         config: all settings of the run.
         stepper: holds the network and trains it in place.
         batches: yields the `training.accumulate` batches of each iteration from ``start`` on.
-        validator: runs the validation datasets; None without any.
+        validations: of the validation datasets; None without any.
         monitor: where metrics go.
         directories: where files go.
         sidecar: what each checkpoint's sidecar says besides iteration and scores.
@@ -54,7 +55,7 @@ class Trainer:
     config: TrainingConfig
     stepper: Stepper
     batches: Iterator[Batch]
-    validator: Validator | None
+    validations: Validations | None
     monitor: Monitor
     directories: RunDirectories
     sidecar: dict[str, Any]
@@ -63,6 +64,9 @@ class Trainer:
     start: int = 0
     tell: Callable[[str], None] = lambda line: None
     history: History = field(default_factory=History)
+
+    def __post_init__(self) -> None:
+        self._task = task_of(self.config)
 
     def run(self) -> History:
         """Train from iteration ``start`` up to and including ``training.iterations``, as published."""
@@ -88,9 +92,10 @@ class Trainer:
                         self._save(iteration)
                 if settings.snapshot.every and iteration % settings.snapshot.every == 0:
                     self._snapshot(iteration, batch, logits)
-                if self.validator and self._validates(iteration):
+                if self.validations and self._validates(iteration):
                     with clock("validation"):
-                        self._validate(iteration, self.validator)
+                        self.validations.start(self._result(), iteration)
+                self._record_validations(wait=iteration == settings.iterations)
         return self.history
 
     def _record_step(
@@ -101,9 +106,8 @@ class Trainer:
         scalars = {"loss_0": loss, "learning_rate": rate, "feed_wait_s": waited}
         self.monitor.training_step(iteration, scalars)
         if iteration % self.config.sacred.log_every == 0:
-            metrics = {"loss_train_0": loss} | batch.class_fractions(self.config.data.num_classes)
-            metrics |= semantic.training_scores(logits, batch.labels, batch.mask)
-            self.monitor.record(iteration, metrics)
+            metrics = self._task.training_metrics(logits, batch.labels, batch.loss_scale, batch.mask)
+            self.monitor.record(iteration, {"loss_train_0": loss} | metrics)
 
     def _save(self, iteration: int) -> None:
         sidecar = self.sidecar | {"iteration": iteration}
@@ -115,7 +119,9 @@ class Trainer:
             path, self._result(), stepper.optimizer, sidecar, in_training=in_training, scaler=stepper.scaler
         )
         if settings.checkpoints.keep is not None:
-            remove_old_checkpoints(path.parent, settings.checkpoints.keep, iteration)
+            at_work = None if self.validations is None else self.validations.running
+            spare = () if at_work is None else (self.directories.checkpoint(at_work),)
+            remove_old_checkpoints(path.parent, settings.checkpoints.keep, iteration, spare)
 
     def _result(self) -> ValidNetwork:
         """Return `result`, up to date."""
@@ -128,8 +134,15 @@ class Trainer:
             iteration == self.config.training.iterations
         )
 
-    def _validate(self, iteration: int, validator: Validator) -> None:
-        validations = validator.run(self._result(), iteration)
+    def _record_validations(self, *, wait: bool) -> None:
+        """Record the validations that have ended; ``wait``: for the one at work, too."""
+        if self.validations is None:
+            return
+        with self.history.clock("validation"):
+            for iteration, validations in self.validations.finished(wait=wait):
+                self._record_validation(iteration, validations)
+
+    def _record_validation(self, iteration: int, validations: list[Validation]) -> None:
         path = self.directories.checkpoint(iteration)
         self.history.add(iteration, validations, saved=path.exists())
         for index, validation in enumerate(validations):
@@ -145,7 +158,7 @@ class Trainer:
             write_sidecar(path, self.sidecar | {"iteration": iteration, "scores": scores})
 
     def _pictures(self, section: Section) -> dict[str, NDArray[Any]]:
-        classes = self.config.data.num_classes
+        classes = self._task.num_classes
         return {
             "raw": section.raw_YX,
             "labels": class_picture(section.labels_YX, classes),
@@ -154,8 +167,8 @@ class Trainer:
 
     def _snapshot(self, iteration: int, batch: Batch, logits: torch.Tensor) -> None:
         folder = self.directories.snapshots / "training"
-        pictures = write_training_snapshot(folder / f"{iteration}.zarr", batch, logits)
-        num_classes = self.config.data.num_classes
+        pictures = write_training_snapshot(folder / f"{iteration}.zarr", batch, logits, self._task)
+        num_classes = self._task.num_classes
         classes = {name: class_picture(pictures[name], num_classes) for name in ("labels", "predictions")}
         self.monitor.training_slices(iteration, {"raw": pictures["raw"]} | classes)
 

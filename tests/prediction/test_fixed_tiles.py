@@ -139,7 +139,7 @@ def test_too_little_memory_is_told_and_not_mended_by_other_tiles(raw, monkeypatc
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(InferenceNetwork, "__call__", fails)
-    with pytest.raises(ConfigError, match=r"prediction.output_size_voxels is \(5, 14, 10\).* depends on them"):
+    with pytest.raises(ConfigError, match=r"output_size_voxels is \(5, 14, 10\).* depends on them"):
         predictor.logits(raw, ROI)
 
 
