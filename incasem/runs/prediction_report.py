@@ -208,7 +208,7 @@ def _foreground(
 
 def _commands(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, str]]:
     for one in predictions:
-        container, dataset = one.entry.file, one.entry.raw
+        container, dataset = split_path(one.entry.file / one.entry.raw)
         results = one.segmentation
         root = next((p for p in results.parents if p.suffix == ".zarr"), results.parent)
         inside = str(results.relative_to(root))
