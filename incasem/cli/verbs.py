@@ -58,6 +58,15 @@ VERBS = {
         Verb("download", "incasem.cli.download", "fetch the published models and volumes", "download"),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
         Verb(
+            "export-precomputed",
+            "incasem.cli.handover",
+            "export labels for neuroglancer, with meshes",
+            "export_precomputed",
+        ),
+        Verb(
+            "export-h5", "incasem.cli.handover", "export datasets into one HDF5 file, as vol0 …", "export_h5"
+        ),
+        Verb(
             "export-model",
             "incasem.cli.sharing",
             "export a trained network as BioImage.IO, TorchScript or ONNX",

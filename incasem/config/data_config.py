@@ -1,8 +1,9 @@
 """Data configurations: JSON files that say which regions of which volumes are used.
 
-As published, `raw`, `labels`, `mask` and `metric_masks` are datasets in the container `file`. A name with a container
-in it, such as ``snemi/train-labels.tif`` or ``snemi/labels.h5/main``, is a path of its own, relative to the data
-directory as `file` is: images and labels may lie in different files. `file` may then be left out.
+As published, `raw`, `labels`, `mask` and `metric_masks` are datasets in the container `file`. A name with a
+container in it, such as ``snemi/train-labels.tif`` or ``snemi/labels.h5/main``, is a path of its own,
+relative to the data directory as `file` is: images and labels may lie in different files. `file` may then be
+left out.
 """
 
 import os
@@ -36,8 +37,8 @@ class DataEntry:
 
     Attributes:
         nickname: the entry's name, unique in its file.
-        file: the container, absolute. What lies elsewhere has an absolute path in the place of its dataset, so that
-            ``file / dataset`` always is where a dataset lies.
+        file: the container, absolute. What lies elsewhere has an absolute path in the place of its dataset,
+            so that ``file / dataset`` always is where a dataset lies.
         voxel_size: nm; z, y, x.
         offset: first voxel on the absolute voxel grid (world nm = offset · voxel_size), or None.
         shape: voxels of the region, or None.
@@ -200,7 +201,7 @@ def _entry(nickname: str, values: Any, data_dir: Path) -> DataEntry:
         raise _ProblemsError(
             [
                 explain(
-                    f"{nickname}.file", "missing", "a container such as my_cell.zarr, or `raw` with one in it",
+                    f"{nickname}.file", "missing", "a container such as cell.zarr, or `raw` with one in it",
                     f"{entry.raw!r} alone does not say in which file it lies",
                 )
             ]
@@ -224,7 +225,7 @@ def _entry(nickname: str, values: Any, data_dir: Path) -> DataEntry:
 
 
 def container_of(name: str) -> str | None:
-    """Return the container in a dataset's name, up to its last part with the suffix of one; None: it has none.
+    """Return the container in a dataset's name, up to the last part with the suffix of one, or None.
 
     >>> container_of("snemi/train.h5/main")
     'snemi/train.h5'

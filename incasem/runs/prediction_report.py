@@ -19,7 +19,7 @@ from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.prediction import EntryPrediction
 from incasem.tasks.ground_truth import GroundTruth
 from incasem.tasks.semantic import RegionScores
-from incasem.volumes import Volume, open_volume
+from incasem.volumes import Volume, open_volume, split_path
 
 __all__ = ["decoded_voxels", "middle_window", "write_prediction_report"]
 

@@ -1,7 +1,7 @@
-"""Folders in neuroglancer's precomputed format, such as `incasem export-precomputed` makes: seen through a file server.
+"""Folders in neuroglancer's precomputed format, as `incasem export-precomputed` makes them, and their server.
 
-neuroglancer reads these folders itself, with meshes and properties of the segments; it needs a server that lets other
-pages read (CORS) and hands out parts of files (`Range`), which Python's own one does not.
+neuroglancer reads these folders itself, with meshes and properties of the segments; it needs a server that
+lets other pages read (CORS) and hands out parts of files (`Range`), which Python's own one does not.
 """
 
 import json
@@ -99,10 +99,14 @@ def served_precomputed(paths: Sequence[str]) -> Iterator[list[PrecomputedVolume]
             url = stack.enter_context(serving(Path(path)))
             try:
                 volumes.append(
-                    PrecomputedVolume(path, url, tuple(info["scales"]), str(info["type"]), str(info["data_type"]))
+                    PrecomputedVolume(
+                        path, url, tuple(info["scales"]), str(info["type"]), str(info["data_type"])
+                    )
                 )
             except (KeyError, TypeError) as error:
-                raise DataError(f"{path}/info is no precomputed volume ({error} is missing). Export it again.") from error
+                raise DataError(
+                    f"{path}/info is no precomputed volume ({error} is missing). Export it again."
+                ) from error
         yield volumes
 
 

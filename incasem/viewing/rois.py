@@ -19,6 +19,7 @@ from incasem.viewing.datasets import Dataset, find_datasets
 from incasem.viewing.layers import make_layers
 from incasem.viewing.pyramid import Pyramid, open_pyramid
 from incasem.viewing.scene import Scene
+from incasem.volumes import split_path
 
 _ROI_COLOR = "#fa8072"
 _CONTEXT_COLOR = "#90ee90"

@@ -1,4 +1,4 @@
-"""Labels for proofreading in the browser: neuroglancer's precomputed format, with meshes at several resolutions."""
+"""Labels for proofreading in the browser: neuroglancer's precomputed format, with meshes."""
 
 from incasem.formatting.precomputed.export import PrecomputedOptions, export_precomputed
 

@@ -25,8 +25,8 @@ class PrecomputedOptions:
         dataset: labels: three axes, integers, 0 for the background.
         output: the folder to make.
         resolution: voxel size instead of the stored one; nm, z, y, x.
-        sharded: store many chunks in one file, which terabytes need; such a folder needs a server that hands out
-            parts of files.
+        sharded: store many chunks in one file, which terabytes need; such a folder needs a server that hands
+            out parts of files.
         meshes: make surfaces of the labels.
         mesh_scale: scale of the finest surfaces; 0 is that of the labels.
     """
@@ -45,8 +45,8 @@ def export_precomputed(
 ) -> list[tuple[str, JobReport]]:
     """Export a label volume for neuroglancer, continuing an interrupted run.
 
-    Memory: a block a worker, and of the whole volume 16 bytes a label and about 64 bytes a part of a mesh (of which
-    a label has one in each box of 128³ voxels that its surface crosses).
+    Memory: a block a worker, and of the whole volume 16 bytes a label and about 64 bytes a part of a mesh (of
+        which a label has one in each box of 128³ voxels that its surface crosses).
 
     Returns:
         name and report of each stage.
@@ -61,7 +61,12 @@ def export_precomputed(
     layout = Layout(options.output.expanduser().absolute(), source, options.sharded, options.meshes)
     if not 0 <= options.mesh_scale < len(layout.scales):
         raise ConfigError(
-            explain("mesh_scale", options.mesh_scale, f"0 to {len(layout.scales) - 1}", "Choose a scale that is made")
+            explain(
+                "mesh_scale",
+                options.mesh_scale,
+                f"0 to {len(layout.scales) - 1}",
+                "Choose a scale that is made",
+            )
         )
     if options.meshes:
         import_draco()
@@ -81,12 +86,20 @@ def _open_labels(options: PrecomputedOptions) -> Volume:
     require_finished(source)
     if source.dtype.kind not in "uib":
         raise DataError(
-            explain(f"the dtype of {source.path}", source.dtype, "integers", "Labels are whole numbers: convert them")
+            explain(
+                f"the dtype of {source.path}",
+                source.dtype,
+                "integers",
+                "Labels are whole numbers: convert them",
+            )
         )
     if not source.has_stated_place:
         raise DataError(
             explain(
-                f"the voxel size of {source.path}", "not stated", "a size in nm", "Give it: --resolution Z Y X"
+                f"the voxel size of {source.path}",
+                "not stated",
+                "a size in nm",
+                "Give it: --resolution Z Y X",
             )
         )
     return source

@@ -82,10 +82,11 @@ def read_entries(file: Path) -> NDArray[Any]:
         return np.frombuffer(stream.read(count * ENTRY.itemsize), ENTRY)
 
 
-def read_fragment(stream: IO[bytes], offset: int, size: int) -> bytes:
+def read_fragment(file: Path, offset: int, size: int) -> bytes:
     """Return one encoded mesh of a part."""
-    stream.seek(offset)
-    return stream.read(size)
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read(size)
 
 
 def _start(root: Path, level: Level, folder: Path) -> BlockFunction:

@@ -1,7 +1,8 @@
 """The folder that is made: scales, their geometry, and the `info` that names them.
 
-Format: neuroglancer's "precomputed" volumes (google/neuroglancer, ``src/datasource/precomputed/volume.md``). Its axes
-are x, y, z and its places are voxels of each scale; here they are z, y, x until they are written.
+Format: neuroglancer's "precomputed" volumes (google/neuroglancer, ``src/datasource/precomputed/volume.md``).
+    Its axes are x, y, z and its places are voxels of each scale; here they are z, y, x until they are
+    written.
 """
 
 import json
@@ -75,7 +76,7 @@ class Layout:
 
     @cached_property
     def scales(self) -> list[Scale]:
-        """All scales, the finest first; axes of coarse voxels are halved later, so that voxels become cubes."""
+        """All scales, the finest first; axes of long voxels are halved later, so that voxels become cubes."""
         z, y, x = self.source.voxel_size
         scales = [Scale(0, (1, 1, 1), self.source.roi_voxels, (z, y, x))]
         while math.prod(scales[-1].roi.shape) > SMALLEST_SCALE:
@@ -83,13 +84,17 @@ class Layout:
             step = self.step_from(last)
             factor = _multiplied(last.factor, step)
             size = tuple(tidy(v * f) for v, f in zip(self.source.voxel_size, factor, strict=True))
-            scales.append(Scale(last.index + 1, factor, coarser_roi(last.roi, step), (size[0], size[1], size[2])))
+            scales.append(
+                Scale(last.index + 1, factor, coarser_roi(last.roi, step), (size[0], size[1], size[2]))
+            )
         return scales
 
     def step_from(self, scale: Scale) -> Factor:
         """Return the factor between a scale and the next coarser one."""
         fine = 2 * min(scale.voxel_size)
-        z, y, x = (2 if v < fine and n > 1 else 1 for v, n in zip(scale.voxel_size, scale.roi.shape, strict=True))
+        z, y, x = (
+            2 if v < fine and n > 1 else 1 for v, n in zip(scale.voxel_size, scale.roi.shape, strict=True)
+        )
         return (z, y, x) if max(z, y, x) > 1 else (2, 2, 2)
 
     def info(self) -> dict[str, Any]:
@@ -140,8 +145,8 @@ class Layout:
             self.root.mkdir(parents=True, exist_ok=True)
             if not file.exists() and any(self.root.iterdir()):
                 raise DataError(
-                    f"the output {self.root} is not empty and was not made by this command; allowed: a new folder, "
-                    "or an earlier export of the same labels. Choose another name."
+                    f"the output {self.root} is not empty and was not made by this command; allowed: a new "
+                    "folder, or an earlier export of the same labels. Choose another name."
                 )
             if not file.exists():
                 write_durably(file, json.dumps(self.info(), indent=1).encode())
@@ -149,8 +154,8 @@ class Layout:
             raise DataError(f"{self.root} cannot be made: {error}. Choose a folder you may write.") from error
         if read_info(self.root) != self.info():
             raise DataError(
-                f"{self.root} holds an export of other labels or of other settings; allowed: a new folder, or the "
-                "same command again. Choose another name, or delete it."
+                f"{self.root} holds an export of other labels or of other settings; allowed: a new folder, "
+                "or the same command again. Choose another name, or delete it."
             )
 
 
@@ -197,7 +202,9 @@ def read_scale(array: Any, roi: Roi) -> np.ndarray:
     known = roi.intersect(whole)
     result = np.zeros(roi.shape, array.dtype.numpy_dtype)
     if not known.empty:
-        result[(known - roi.begin).to_slices()] = array[_xyz(known)].read().result()[..., 0].transpose(2, 1, 0)
+        result[(known - roi.begin).to_slices()] = (
+            array[_xyz(known)].read().result()[..., 0].transpose(2, 1, 0)
+        )
     return result
 
 

@@ -1,22 +1,22 @@
 """Meshes put together: for each label a manifest that lists its parts, in few large files (`sharded`).
 
-The parts of all labels lie in the order of the volume; they are sorted by label once, in memory (about 64 bytes a part),
-and then copied, a job whose blocks are the shards.
+The parts of all labels lie in the order of the volume; they are sorted by label once, in memory (about 64
+bytes a part), and then copied, a job whose blocks are the shards.
 """
 
 import json
 import shutil
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, is_finished, run_stage
 from incasem.durable import write_durably
-from incasem.formatting._folder import STATE, Folder
+from incasem.formatting._folder import Folder
 from incasem.formatting.precomputed.fragments import (
     part_file,
     parts_folder,
@@ -35,7 +35,6 @@ _FRAGMENT = np.dtype(
         ("size", "<u8"), ("lod", "u1"),
     ]
 )  # fmt: skip
-_OPEN_FILES = 64
 
 
 def write_meshes(
@@ -152,12 +151,7 @@ def _item(fragments: NDArray[Any], parts: list[Path], octree: Octree) -> Item:
 def _copied(fragments: NDArray[Any], parts: list[Path]) -> Iterator[bytes]:
     for fragment in fragments:
         file = part_file(parts[int(fragment["lod"])], int(fragment["part"]))
-        yield read_fragment(_opened(file), int(fragment["offset"]), int(fragment["size"]))
-
-
-@lru_cache(_OPEN_FILES)
-def _opened(file: Path) -> IO[bytes]:
-    return file.open("rb")
+        yield read_fragment(file, int(fragment["offset"]), int(fragment["size"]))
 
 
 def manifest(fragments: NDArray[Any], octree: Octree) -> bytes:

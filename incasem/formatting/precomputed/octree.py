@@ -1,8 +1,9 @@
 """Where the parts of a mesh lie: nodes of an octree, which all levels of detail share.
 
-A level of detail is the surface of a scale, so its triangles lie in cells between the centres of that scale's voxels,
-and a node is a box of whole cells. Cells of different scales begin at different places (half a voxel before the
-volume, of each scale's own voxels), which the format allows for by an offset for each level (`vertex_offsets`).
+A level of detail is the surface of a scale, so its triangles lie in cells between the centres of that scale's
+voxels, and a node is a box of whole cells. Cells of different scales begin at different places (half a voxel
+before the volume, of each scale's own voxels), which the format allows for by an offset for each level
+(`vertex_offsets`).
 
 Format: google/neuroglancer, ``src/datasource/precomputed/meshes.md``, `neuroglancer_multilod_draco`.
 """
@@ -33,8 +34,8 @@ class Level:
         lod: 0 is the finest.
         scale: whose voxels it is made of.
         node: cells of a node; z, y, x.
-        cells: the cells of the whole volume, each named by the voxel of the scale at its lowest corner; nodes begin
-            at its begin.
+        cells: the cells of the whole volume, each named by the voxel of the scale at its lowest corner; nodes
+            begin at its begin.
     """
 
     lod: int
@@ -113,7 +114,7 @@ def quantized(steps: NDArray[np.int64], node: Coordinate, steps_a_voxel: int) ->
 
 
 def z_order(positions_XYZ: NDArray[np.integer]) -> NDArray[np.uint64]:
-    """Return the place of nodes (n, 3) on the Z-curve: bits of x, y, z in turns, x lowest. Up to 21 bits each."""
+    """Return the place of nodes (n, 3) on the Z-curve: 21 bits of x, y, z in turns, those of x lowest."""
     code = np.zeros(len(positions_XYZ), np.uint64)
     for bit in range(21):
         for axis in range(3):

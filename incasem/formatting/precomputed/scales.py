@@ -118,7 +118,9 @@ def as_ids(labels: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any
     """
     if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
         raise DataError(
-            explain(f"a label of {name}", int(labels.min()), "0 (background) and above", "Renumber the labels")
+            explain(
+                f"a label of {name}", int(labels.min()), "0 (background) and above", "Renumber the labels"
+            )
         )
     return labels.astype(dtype, copy=False)
 
@@ -134,6 +136,8 @@ def _merge_block(finer: Any, array: Any, step: Factor, block: Block) -> None:
         (max(0, low[a] - int(wanted.begin[a])), max(0, int(wanted.end[a]) - high[a])) for a in range(3)
     ]
     inside = read_scale(finer, wanted)[
-        tuple(slice(before, size - after) for (before, after), size in zip(missing, wanted.shape, strict=True))
+        tuple(
+            slice(before, size - after) for (before, after), size in zip(missing, wanted.shape, strict=True)
+        )
     ]
     write_scale(array, block.write_roi, merge_windows(inside, missing, step, "majority"))

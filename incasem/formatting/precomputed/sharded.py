@@ -1,7 +1,8 @@
 """Neuroglancer's sharded format: many small files in few large ones, found by their 64-bit key.
 
-Format: google/neuroglancer, ``src/datasource/precomputed/sharded.md``. A shard begins with an index of minishards, the
-contents follow, and behind them an index of each minishard. The hash is the identity here.
+Format: google/neuroglancer, ``src/datasource/precomputed/sharded.md``. A shard begins with an index of
+    minishards, the contents follow, and behind them an index of each minishard. The hash is the identity
+    here.
 """
 
 import io
@@ -104,7 +105,7 @@ def write_shard(stream: IO[bytes], sharding: Sharding, items: Iterable[Item]) ->
 
 
 def _encoded(table: list[tuple[int, int, int]]) -> bytes:
-    """Return the index of a minishard: keys, begins and sizes, each of the first two as the step to the next."""
+    """Return the index of a minishard: keys, begins and sizes, the first two as steps to the next."""
     if not table:
         return b""
     keys, starts, sizes = np.array(table, np.uint64).T

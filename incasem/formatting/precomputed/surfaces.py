@@ -1,12 +1,13 @@
 """Surfaces of the labels in a box, which fit those of the neighbouring boxes exactly.
 
-Marching cubes (Lewiner et al., "Efficient implementation of marching cubes' cases with topological guarantees", 2003;
-scikit-image) over *cells*, cubes between the centres of 2 × 2 × 2 voxels. A cell belongs to one box, and its triangles
-depend on its own corners and the voxels next to them only: surfaces of boxes put together are the surface of the whole.
+Marching cubes (Lewiner et al., "Efficient implementation of marching cubes' cases with topological
+guarantees", 2003; scikit-image) over *cells*, cubes between the centres of 2 × 2 × 2 voxels. A cell belongs
+to one box, and its triangles depend on its own corners and the voxels next to them only: surfaces of boxes
+put together are the surface of the whole.
 
-Voxels have steps. Where a surface crosses an edge of a cell is read off a slightly blurred label, while which edges it
-crosses is read off the label itself: steps are smoothed, thin parts do not vanish, and no vertex leaves its cell.
-Places are whole numbers, `STEPS` to a voxel, so that two boxes never differ by a rounding.
+Voxels have steps. Where a surface crosses an edge of a cell is read off a slightly blurred label, while which
+edges it crosses is read off the label itself: steps are smoothed, thin parts do not vanish, and no vertex
+leaves its cell. Places are whole numbers, `STEPS` to a voxel, so that two boxes never differ by a rounding.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,9 @@ STEPS = 256
 CONTEXT = 1
 """Voxels beyond the outermost corners of cells that are looked at."""
 _LEAST = 8
-"""Of the blurred label, -64 (outside) to 64: a surface stays away from the centres of voxels. The crossing is at
-p / q with q of at most 128, of which multiples of 1 / STEPS are never half way: rounding is the same in all boxes."""
+"""Of the blurred label, -64 (outside) to 64: a surface stays away from the centres of voxels. The crossing is
+at p / q with q of at most 128, of which multiples of 1 / STEPS are never half way: rounding is the same in
+all boxes."""
 
 Surface = tuple[int, NDArray[np.int64], NDArray[np.uint32]]
 
@@ -29,7 +31,8 @@ def surfaces(labels_ZYX: NDArray[np.unsignedinteger]) -> Iterator[Surface]:
     """Yield the surface of each label but 0 that has triangles in a box of cells.
 
     Args:
-        labels_ZYX: the corners of the cells with `CONTEXT` voxels around them: for n cells n + 3 voxels an axis.
+        labels_ZYX: the corners of the cells with `CONTEXT` voxels around them: for n cells n + 3 voxels an
+            axis.
 
     Yields:
         id; vertices, x, y, z, in 1 / `STEPS` voxels from the centre of the first corner, int64 (vertices, 3);
@@ -64,7 +67,8 @@ def _surface(
         return None
     vertices, faces, _, _ = marching_cubes(field, 0.0)
     steps = np.rint(vertices * STEPS).astype(np.int64) + (np.array(low) - CONTEXT) * STEPS
-    # Mirrored by the change from z, y, x to x, y, z, which turns the faces round; so does the order of corners.
+    # Mirrored by the change from z, y, x to x, y, z, which turns the faces round; so does the order of
+    # corners.
     return steps[:, ::-1], np.ascontiguousarray(faces, dtype=np.uint32)
 
 
