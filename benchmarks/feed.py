@@ -24,7 +24,7 @@ from benchmarks.table import Row, as_markdown
 from incasem.config import DataEntry, TrainingConfig
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import build_network
-from incasem.tasks import semantic
+from incasem.tasks.semantic_loss import Terms, loss
 from incasem.training._gunpowder import gp
 from incasem.training.augmentation import ResampleAugment
 from incasem.training.feed import SampleFeed
@@ -257,7 +257,7 @@ def _share_waited(batches: Iterator[Arrays], steps: int) -> tuple[float, float]:
             raw, labels, scale = batch
             optimizer.zero_grad(set_to_none=True)
             logits = network(raw.to(memory_format=torch.channels_last_3d))
-            semantic.loss(logits, labels, scale, settings.loss.weight, settings.loss.dice_weight).backward()
+            loss(logits, labels, scale, settings.loss.weight, Terms.of(settings.loss)).backward()
             optimizer.step()
             asked = time.perf_counter()
             batch = next(batches)

@@ -149,7 +149,7 @@ class _Cell:
 
         scan, (result, ours) = self.scan, self.predict(name, settings)
         first = Roi((ORIGIN + 47,) * 3, (OUTPUT,) * 3)
-        stored = open_volume(result.prob_maps[1]).read_voxels(first)
+        stored = open_volume(result.others[1]).read_voxels(first)
         published = open_volume(self.directory / "published.zarr/prob_maps/class_1").read_voxels(first)
         difference = float(np.abs(stored - published).max())
         assert difference < 0.02, f"the two predictions disagree by {difference}"
@@ -175,10 +175,11 @@ class _Cell:
         from incasem.prediction.outputs import OutputSet
         from incasem.prediction.tiling import AlignedTiling
         from incasem.prediction.worker import PredictionWorker
+        from incasem.tasks.semantic import Semantic
 
         plan = self.plans[0]
         block = Roi((ORIGIN,) * 3, [min(b, self.size) for b in plan.block_shape])
-        outputs = OutputSet(self.directory / "again.zarr", block, (5.0, 5.0, 5.0), 2, "float32")
+        outputs = OutputSet(self.directory / "again.zarr", block, (5.0, 5.0, 5.0), Semantic(2), "float32")
         worker = PredictionWorker(
             model={}, checkpoint=self.checkpoint, devices=["cpu"], precision="auto",
             tile_shape=plan.tile_shape, published=None, raw=self.raw, mask=None,
@@ -235,9 +236,10 @@ class _Cell:
         """Return what the default outputs take before compression."""
         from incasem.geometry import Roi
         from incasem.prediction.outputs import OutputSet
+        from incasem.tasks.semantic import Semantic
 
         roi = Roi((0, 0, 0), (self.size,) * 3)
-        outputs = OutputSet(self.directory / "sizes.zarr", roi, (5.0, 5.0, 5.0), 2, "uint8")
+        outputs = OutputSet(self.directory / "sizes.zarr", roi, (5.0, 5.0, 5.0), Semantic(2), "uint8")
         stored = sum(volume.dtype.itemsize for volume in outputs.open().values())
         published = "uint32 classes, float32 probabilities"
         return Row("outputs of two classes, not compressed", stored, "bytes/voxel", 12, published, True)

@@ -5,7 +5,6 @@ in `scripts/` repeat them for the reader, and a test holds the two together.
 """
 
 from incasem.config.checks import (
-    check_classes,
     check_network_sizes,
     check_prediction_data,
     check_training_data,
@@ -17,11 +16,14 @@ from incasem.config.data_config import DataEntry, class_names, load_data_config
 from incasem.config.loading import load_prediction_config, load_training_config, with_seed
 from incasem.config.paths import data_config_path
 from incasem.config.prediction import PredictionConfig
+from incasem.config.task import TaskSettings
+from incasem.config.task_checks import check_classes
 from incasem.config.training import TrainingConfig
 
 __all__ = [
     "DataEntry",
     "PredictionConfig",
+    "TaskSettings",
     "TrainingConfig",
     "check_classes",
     "check_network_sizes",

@@ -7,44 +7,11 @@ from incasem.config.data_config import DataEntry
 from incasem.config.layers import report
 from incasem.config.prediction import PredictionConfig
 from incasem.config.sections import NetworkSizes
+from incasem.config.task_checks import check_classes
 from incasem.config.training import TrainingConfig
 from incasem.errors import ConfigError, IncasemError, explain
 
 Shape = tuple[int, int, int]
-
-
-def check_classes(config: TrainingConfig | PredictionConfig, entries: Sequence[DataEntry] = ()) -> None:
-    """Check that the number of classes is the same wherever it is written.
-
-    These agree: `data.num_classes`, `model.num_fmaps_out`, the length of `loss.weight` (trainings), and, for
-    entries with labels, their number of label datasets + 1 for the background.
-
-    Raises:
-        ConfigError: they do not.
-    """
-    wanted = config.data.num_classes
-    counts = {"data.num_classes": wanted, "model.num_fmaps_out": config.model.num_fmaps_out}
-    if isinstance(config, TrainingConfig):
-        counts["len(loss.weight)"] = len(config.loss.weight)
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{name} = {count}" for name, count in counts.items())
-        weights = ", ".join(["1."] * wanted)
-        raise ConfigError(
-            f"the numbers of classes disagree: {found}; allowed: the same number, one for the "
-            f"background and one for each label. For {wanted} classes set "
-            f"data.num_classes={wanted} model.num_fmaps_out={wanted} loss.weight='[{weights}]'."
-        )
-    problems = [
-        explain(
-            f"{entry.nickname}.labels", f"{len(entry.labels)} dataset(s)",
-            f"{wanted - 1}, one for each class of data.num_classes = {wanted} but the background",
-            f"Correct the labels, or set data.num_classes={len(entry.labels) + 1} and with it "
-            "model.num_fmaps_out and loss.weight",
-        )
-        for entry in entries if entry.labels and len(entry.labels) != wanted - 1
-    ]  # fmt: skip
-    if problems:
-        raise ConfigError(report(problems, "entries do not fit data.num_classes"))
 
 
 def check_voxel_sizes(

@@ -21,7 +21,7 @@ EARLIER_RUN = "settings of the earlier run"
 # How an earlier run came to be must not be repeated by a run that takes over its settings.
 _NOT_INHERITED = ("training.start_from", "training.continue_id", "training.log_every", "sources")
 # What describes a trained network; everything else of a training run belongs to its own machine and moment.
-_OF_THE_NETWORK = ("data", "model")
+_OF_THE_NETWORK = ("task", "data", "model")
 # Published settings that nothing has ever read, or that another mechanism replaces.
 _WITHOUT_EFFECT = (
     "sources.class",
@@ -60,7 +60,7 @@ def load_prediction_config(
 ) -> PredictionConfig:
     """Return the settings of a prediction: defaults < YAML file(s) < training run < command line.
 
-    Of the training run only `data` and `model` count, since they describe the trained network.
+    Of the training run only `task`, `data` and `model` count, since they describe the trained network.
 
     Raises:
         ConfigError: unknown settings or values that are not allowed, all of them in one message.

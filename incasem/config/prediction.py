@@ -20,6 +20,7 @@ from incasem.config.fields import (
     not_allowed,
 )
 from incasem.config.sections import DataSettings, ModelSettings, NetworkSizes
+from incasem.config.task import TaskSettings
 
 _DEVICE = TypeAdapter(Device)
 _DEVICES = "cpu, auto, cuda, all, the number of a GPU, or a list of these such as [0, 1], one worker each"
@@ -94,11 +95,12 @@ class Prediction(NetworkSizes):
 class PredictionConfig(Section):
     """Every setting of a prediction; attribute names are the keys of `config_prediction.yaml`.
 
-    `data` and `model` describe the trained network and come from the training run.
+    `task`, `data` and `model` describe the trained network and come from the training run.
     """
 
     directories: PredictionDirectories = Field(default_factory=PredictionDirectories)
     prediction: Prediction = Prediction()
+    task: TaskSettings = TaskSettings()
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     seed: OptionalSeed = None

@@ -25,7 +25,7 @@ class DataSettings(Section):
     downsample_factor: Positive = 1
     """Published key; only 1 is possible."""
     num_classes: Positive = 2
-    """Including the background."""
+    """Including the background; not used by affinities (`task.type`)."""
 
 
 Triple = tuple[int, int, int]
@@ -89,7 +89,7 @@ class ModelSettings(Section):
     convolution, for tests; `MultitaskUnet` is published, but has no pipeline."""
     num_fmaps: Positive = 32
     num_fmaps_out: Positive = 2
-    """Equal to `data.num_classes`."""
+    """Equal to `data.num_classes`; for affinities to the number of `task.offsets`, + 10 with descriptors."""
     fmap_inc_factor: Positive = 2
     downsample_factors: Annotated[tuple[tuple[int, int, int], ...], BeforeValidator(_factors)] = (
         (2, 2, 2),

@@ -27,6 +27,7 @@ from incasem.config.fields import (
     not_allowed,
 )
 from incasem.config.sections import DataSettings, ModelSettings, NetworkSizes, Precision
+from incasem.config.task import TaskSettings
 
 
 class TrainingDirectories(Section):
@@ -196,14 +197,18 @@ class Loss(Section):
     type: Literal["cross_entropy_scaling"] = "cross_entropy_scaling"
     """The published name; the weights below say which losses are summed."""
     weight: Annotated[tuple[float, ...], BeforeValidator(_weights)] = (1.0, 1.0)
-    """One for each class, background first."""
+    """One for each class, background first; not used by affinities."""
     balance_labels: BalanceLabels = BalanceLabels()
     cross_entropy_weight: NotNegativeNumber = 1.0
-    """Of the balanced cross-entropy, which is the published loss, in the sum that is minimised."""
+    """Of the balanced cross-entropy, which is the published loss, in the sum that is minimised; of affinities
+    the binary one, balanced between edges of 0 and of 1 in each channel."""
     bce_weight: NotNegativeNumber = 0.0
-    """Of the binary cross-entropy with the class weights alone."""
+    """Of the binary cross-entropy with the class weights alone; of affinities that in which all edges weigh
+    the same."""
     dice_weight: NotNegativeNumber = 0.0
     """Of the soft Dice loss."""
+    descriptor_weight: NotNegativeNumber = 1.0
+    """Of the mean squared error of the local shape descriptors (`task.descriptors`)."""
 
 
 class Torch(Section):
@@ -225,6 +230,7 @@ class TrainingConfig(Section):
     training: Training = Training()
     validation: Validation = Validation()
     sources: Sources = Sources()
+    task: TaskSettings = TaskSettings()
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     loss: Loss = Loss()

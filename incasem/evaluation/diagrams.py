@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from incasem.evaluation.report import Curve
-from incasem.tasks.semantic import RegionScores
+from incasem.tasks.region_scores import RegionScores
 
 ClassRows = Sequence[Mapping[str, float]]
 """Scores of class 0, 1, …: see `RegionScores.by_class`."""

@@ -1,7 +1,7 @@
 """Scores of a whole predicted volume, block by block, in the memory of a few blocks."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -10,38 +10,42 @@ from incasem.blockwise import Grid
 from incasem.config import DataEntry
 from incasem.errors import DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi
-from incasem.tasks import semantic
 from incasem.tasks.ground_truth import GroundTruth
+from incasem.tasks.region_scores import RegionScores
+from incasem.tasks.task import Task
 from incasem.volumes import Volume, open_volume
 
 _BLOCK_VOXELS = 128
 
 
 def score_entry(
-    segmentation: Path | str,
+    arrays: Mapping[str, Path | str],
     entry: DataEntry,
-    num_classes: int,
+    task: Task,
     *,
-    prob_maps: Sequence[Path | str] = (),
     num_threads: int | None = None,
-) -> semantic.RegionScores:
-    """Score a stored segmentation of an entry against the entry's labels.
+) -> RegionScores:
+    """Score a stored prediction of an entry against the entry's labels.
 
-    Counted are the voxels inside the region of the segmentation, the entry's mask and all its metric masks.
+    Counted are the voxels inside the region of the prediction, the entry's mask and all its metric masks.
 
     Args:
-        segmentation: path of the class of each voxel, predicted for ``entry``.
+        arrays: paths of the arrays by their names in `Task.stored`, the main one last, predicted for
+            ``entry``. Those of probabilities may be left out, and with them the average precision.
         entry: with labels.
-        num_classes: C, the background included.
-        prob_maps: paths of the stored probabilities (`semantic.stored_classes`), for the average precision;
-            none leaves it out.
+        task: says what is scored.
         num_threads: blocks at a time; None: the cores of this machine, at most 8.
 
     Raises:
         DataError: the entry has no labels, a dataset is missing, or labels lie elsewhere.
     """
-    prediction = open_volume(segmentation).with_place(voxel_size=entry.voxel_size)
-    roi = prediction.roi_voxels
+    unscored = {array.name for array in task.stored("float32") if not array.scored}
+    volumes = {
+        name: open_volume(path).with_place(voxel_size=entry.voxel_size)
+        for name, path in arrays.items()
+        if name not in unscored
+    }
+    roi = list(volumes.values())[-1].roi_voxels
     if not entry.labels:
         raise DataError(
             explain(
@@ -62,47 +66,46 @@ def score_entry(
                     "Correct the labels' offset, or the region of the entry",
                 )
             )
-    maps = [open_volume(path).with_place(voxel_size=entry.voxel_size) for path in prob_maps]
-    truth = GroundTruth(entry, roi)
-    return score_volume(prediction, truth, num_classes, prob_maps=maps, num_threads=num_threads)
+    truth = GroundTruth(entry, roi, labels=task.label_kind)
+    return score_volumes(volumes, truth, task, num_threads=num_threads)
 
 
-def score_volume(
-    prediction: Volume,
+def score_volumes(
+    volumes: Mapping[str, Volume],
     truth: GroundTruth,
-    num_classes: int,
+    task: Task,
     *,
-    prob_maps: Sequence[Volume] = (),
     roi_voxels: Roi | None = None,
     block_shape: Sequence[int] | None = None,
     num_threads: int | None = None,
-) -> semantic.RegionScores:
+) -> RegionScores:
     """Count how predicted and true classes agree, in one pass; the counts do not depend on the blocks.
 
     Args:
-        prediction: class of each voxel (z, y, x), integers.
-        truth: classes, mask and metric masks.
-        num_classes: C, the background included.
-        prob_maps: stored probabilities at the same place; none leaves the average precision out.
-        roi_voxels: region to score (absolute voxels); None: all of ``prediction``.
+        volumes: stored arrays by name at the same place, the main one last; see `score_entry`.
+        truth: labels, mask and metric masks.
+        task: says what is scored.
+        roi_voxels: region to score (absolute voxels); None: all of the main array.
         block_shape: voxels (z, y, x) read at a time; None: 128³, or the chunk where that is larger.
         num_threads: blocks at a time; None: the cores of this machine, at most 8.
 
     Raises:
         DataError: the region leaves the prediction, or a class is not 0 … C - 1.
     """
-    region = prediction.roi_voxels if roi_voxels is None else roi_voxels
+    main = list(volumes.values())[-1]
+    region = main.roi_voxels if roi_voxels is None else roi_voxels
     if block_shape is None:
-        block_shape = [max(_BLOCK_VOXELS, unit) for unit in prediction.write_shape]
+        block_shape = [max(_BLOCK_VOXELS, unit) for unit in main.write_shape]
     grid = Grid(region, Coordinate(block_shape))
 
-    def score(roi: Roi) -> semantic.RegionScores:
-        counts = semantic.RegionScores(num_classes)
-        probabilities = [volume.read_voxels(roi) for volume in prob_maps]
-        counts.add(prediction.read_voxels(roi), probabilities, truth.classes(roi), truth.metric_mask(roi))
+    def score(roi: Roi) -> RegionScores:
+        counts = RegionScores(task.num_classes)
+        predicted = task.predicted({name: volume.read_voxels(roi) for name, volume in volumes.items()})
+        true = task.truth(truth, roi)
+        counts.add(predicted.classes_ZYX, predicted.probabilities, true.classes_ZYX, true.counted_ZYX)
         return counts
 
-    total = semantic.RegionScores(num_classes)
+    total = RegionScores(task.num_classes)
     threads = num_threads or min(8, os.cpu_count() or 1)
     for counts in _in_threads(score, (block.write_roi for block in grid.blocks()), threads):
         total.merge(counts)
@@ -110,8 +113,8 @@ def score_volume(
 
 
 def _in_threads(
-    function: Callable[[Roi], semantic.RegionScores], rois: Iterable[Roi], threads: int
-) -> Iterator[semantic.RegionScores]:
+    function: Callable[[Roi], RegionScores], rois: Iterable[Roi], threads: int
+) -> Iterator[RegionScores]:
     """Yield the results of a few blocks at a time, so that a long volume does not queue up in memory."""
     waiting = iter(rois)
     with ThreadPoolExecutor(threads) as pool:

@@ -2,6 +2,7 @@
 
 from incasem.networks.allocation import keep_freed_memory
 from incasem.networks.build import OneConv3d, build_network
+from incasem.networks.channel_losses import channel_bce, channel_dice, channel_mse
 from incasem.networks.checkpoint import (
     Checkpoint,
     latest_checkpoint,
@@ -49,6 +50,9 @@ __all__ = [
     "best_checkpoint",
     "best_scored_checkpoint",
     "build_network",
+    "channel_bce",
+    "channel_dice",
+    "channel_mse",
     "check_backend",
     "choose_precision",
     "dice_of_sums",

@@ -41,7 +41,7 @@ def balanced_cross_entropy(
     labels = torch.where(counts, labels_NZYX, 0).long()
     logits = torch.where(counts.unsqueeze(1), logits_NCZYX.float(), 0.0)
     entropy = functional.cross_entropy(logits, labels, weights, reduction="none")
-    return _divided((entropy * scale).sum(), scale.sum() if total is None else total)
+    return divided((entropy * scale).sum(), scale.sum() if total is None else total)
 
 
 def weighted_bce(
@@ -78,7 +78,7 @@ def weighted_bce(
         own = labels_NZYX == index
         terms = torch.where(own, weights[index] * log_probabilities[:, index], weights[0] * others)
         loss = loss - torch.where(counts, terms, 0.0).sum()
-    return _divided(loss, counts.sum() if total is None else total) / (len(classes) - 1)
+    return divided(loss, counts.sum() if total is None else total) / (len(classes) - 1)
 
 
 def soft_dice(
@@ -119,7 +119,7 @@ def dice_of_sums(both: Any, predicted: Any, true: Any, smoothing: float = DICE_S
     return 1 - (2 * both + smoothing) / (predicted + true + smoothing)
 
 
-def _divided(loss: Tensor, total: Tensor | float) -> Tensor:
+def divided(loss: Tensor, total: Tensor | float) -> Tensor:
     """Return ``loss / total``, or ``loss``, which then is 0, where nothing counts."""
     if isinstance(total, Tensor):
         return loss / torch.where(total > 0, total, torch.ones_like(total))

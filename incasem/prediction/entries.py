@@ -10,7 +10,8 @@ from incasem.config import DataEntry, PredictionConfig
 from incasem.errors import CheckpointError, DataError, explain
 from incasem.geometry import Roi, format_roi
 from incasem.networks import read_sidecar
-from incasem.tasks.semantic import full_scale
+from incasem.tasks.chosen import task_of
+from incasem.tasks.grey_values import full_scale
 from incasem.volumes import Volume, check_spatial, open_volume
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,33 @@ def check_voxel_size(checkpoint: Path, config: PredictionConfig) -> None:
             f"delete {checkpoint.name}.json, which says the voxel size",
         )
     )
+
+
+def check_task(checkpoint: Path, config: PredictionConfig) -> None:
+    """Check what the network was trained for, where the checkpoint's sidecar says it.
+
+    Raises:
+        CheckpointError: it was another task than `task.type`, or with other offsets.
+    """
+    sidecar = read_sidecar(checkpoint) or {}
+    trained, wanted = sidecar.get("task"), config.task.type
+    if trained is not None and trained != wanted:
+        raise CheckpointError(
+            explain(
+                f"task that {checkpoint} was trained for", trained, f"{wanted}, as task.type says",
+                f"Set task.type={trained}, or take the settings of its training with --run_id",
+            )
+        )  # fmt: skip
+    section = sidecar.get("task_settings")
+    offsets = section.get("offsets") if isinstance(section, dict) else None
+    given = [list(offset) for offset in config.task.offsets]
+    if task_of(config).settings and offsets is not None and offsets != given:
+        raise CheckpointError(
+            explain(
+                f"offsets that {checkpoint} was trained for", offsets, f"{given}, as task.offsets says",
+                f"Set task.offsets='{offsets}'",
+            )
+        )  # fmt: skip
 
 
 def _are_sizes(value: object) -> bool:

@@ -16,13 +16,11 @@ from incasem.config import DataEntry, PredictionConfig
 from incasem.errors import FailedBlocksError
 from incasem.geometry import Roi
 from incasem.prediction.entries import OpenedEntry
-from incasem.prediction.outputs import SEGMENTATION, OutputSet, output_folders
+from incasem.prediction.outputs import OutputSet, output_folders
 from incasem.prediction.plan import PredictionPlan
 from incasem.prediction.preparation import PreparedPrediction, outputs_of, prepare_prediction, published_sizes
-from incasem.prediction.worker import (
-    PredictionWorker,
-    mask_is_empty,
-)
+from incasem.prediction.worker import PredictionWorker, mask_is_empty
+from incasem.tasks.chosen import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +35,8 @@ class EntryPrediction:
         entry: the region.
         roi_voxels: what was predicted, absolute voxels.
         folder: holds the arrays.
-        segmentation: path of the class of each voxel.
-        prob_maps: paths of the probabilities, see `stored_classes`.
+        main: path of the main array: the class of each voxel, or the affinities.
+        others: paths of the others: the probabilities of the classes, or the descriptors.
         plan: blocks and their cost.
         report: blocks done, skipped and resumed, time.
     """
@@ -46,10 +44,15 @@ class EntryPrediction:
     entry: DataEntry
     roi_voxels: Roi
     folder: Path
-    segmentation: Path
-    prob_maps: tuple[Path, ...]
+    main: Path
+    others: tuple[Path, ...]
     plan: PredictionPlan
     report: JobReport
+
+    @property
+    def arrays(self) -> dict[str, Path]:
+        """All arrays by name, the main one last."""
+        return {path.relative_to(self.folder).as_posix(): path for path in (*self.others, self.main)}
 
     def summary(self) -> str:
         """Return what the terminal shows when the entry is done."""
@@ -82,7 +85,7 @@ def predict_prepared(
     tell: Callable[[str], None] = logger.info,
     ended: Callable[[EntryPrediction], None] | None = None,
 ) -> list[EntryPrediction]:
-    """Predict the region of every entry, block by block, and store classes and probabilities.
+    """Predict the region of every entry, block by block, and store what the task says.
 
     A killed prediction continues when it is called again with the same ``output_group``; a finished one is
     left as it is.
@@ -101,7 +104,7 @@ def predict_prepared(
     entries = [opened.entry for opened in prepared.entries]
     folders = output_folders(entries, prepared.config, output_group)
     outputs = [
-        outputs_of(prepared.config, prepared.network, opened, folder)
+        outputs_of(prepared.config, opened, folder)
         for opened, folder in zip(prepared.entries, folders, strict=True)
     ]
     for output in outputs:
@@ -143,6 +146,7 @@ def _predict(
         raw=opened.raw,
         mask=opened.mask,
         outputs=volumes,
+        task=outputs.task,
         output_dtype=settings.output_dtype,
         tta=settings.tta,
         backend=settings.backend,
@@ -156,7 +160,7 @@ def _predict(
         skip=skip,
         block_timeout_s=_BLOCK_TIMEOUT_S,
     )
-    report = run_stage(job, volumes[SEGMENTATION], num_workers=prepared.num_workers, progress=progress)
+    report = run_stage(job, volumes[outputs.main], num_workers=prepared.num_workers, progress=progress)
     return _ended(opened, outputs, plan, report)
 
 
@@ -167,8 +171,8 @@ def _ended(
         entry=opened.entry,
         roi_voxels=opened.roi,
         folder=outputs.folder,
-        segmentation=outputs.folder / SEGMENTATION,
-        prob_maps=tuple(outputs.folder / name for name in outputs.names if name != SEGMENTATION),
+        main=outputs.folder / outputs.main,
+        others=tuple(outputs.folder / name for name in outputs.names[:-1]),
         plan=plan,
         report=report,
     )
@@ -207,6 +211,8 @@ def _identity(prepared: PreparedPrediction, opened: OpenedEntry) -> dict[str, ob
         "raw": opened.raw.fingerprint(),
         "mask": None if opened.mask is None else opened.mask.fingerprint(),
     }
+    if task := task_of(prepared.config).settings:
+        identity["task"] = dict(task)
     if settings.tta != "none":
         identity["tta"] = settings.tta
     if settings.backend != "torch":

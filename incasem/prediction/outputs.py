@@ -6,6 +6,13 @@
     prob_maps/class_1 … class_C-1, and class_0 where probabilities are float32
 ```
 
+or, of affinities (c, z, y, x), whose attribute ``offsets`` says what the channels are:
+
+```
+    affinities
+    descriptors         where they are learnt
+```
+
 The container is that of the entry, as published. Only Zarr takes several writers, so predictions of HDF5
 files, N5 containers and image stacks go to a Zarr container of the same name beside them. Where several
 entries of one data configuration share a container, each gets a folder of its nickname below
@@ -17,15 +24,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from incasem.config import DataEntry, PredictionConfig
 from incasem.errors import DataError
 from incasem.geometry import Coordinate, Roi
-from incasem.tasks.semantic import Probability, stored_classes
+from incasem.tasks.task import Probability, StoredArray, Task
 from incasem.volumes import Volume, create_volume, exists, split_path
 
-SEGMENTATION = "segmentation"
 _SUFFIXES = (".h5", ".hdf5", ".hdf", ".n5", ".tif", ".tiff")
 _CHUNK = 64
 """Edge of the outputs' chunks, voxels: small ones are quick to look at, and leave the planner more choice."""
@@ -80,21 +84,30 @@ class OutputSet:
         folder: where they lie.
         roi_voxels: their place on the absolute voxel grid.
         voxel_size: nm; z, y, x.
-        num_classes: C, the background included.
+        task: says which arrays there are.
         probability_type: uint8 (round(255 p)) or float32.
     """
 
     folder: Path
     roi_voxels: Roi
     voxel_size: tuple[float, float, float]
-    num_classes: int
+    task: Task
     probability_type: Probability
 
     @property
+    def arrays(self) -> dict[str, StoredArray]:
+        """The arrays by name; the main one, which holds the job's state, is made last."""
+        return {array.name: array for array in self.task.stored(self.probability_type)}
+
+    @property
     def names(self) -> list[str]:
-        """Names of the arrays; the segmentation, which holds the job's state, is made last."""
-        stored = stored_classes(self.num_classes, self.probability_type)
-        return [*(f"prob_maps/class_{c}" for c in stored), SEGMENTATION]
+        """Names of the arrays, the main one last."""
+        return list(self.arrays)
+
+    @property
+    def main(self) -> str:
+        """Name of the main array."""
+        return self.names[-1]
 
     @property
     def chunk_shape(self) -> Coordinate:
@@ -123,12 +136,12 @@ class OutputSet:
     @property
     def bytes_per_voxel(self) -> int:
         """Of all arrays together, not compressed."""
-        return sum(self._dtype(name).itemsize for name in self.names)
+        return sum(array.bytes_per_voxel for array in self.arrays.values())
 
     @property
     def state_dir(self) -> Path:
         """Where the job keeps its marks."""
-        return self.folder / SEGMENTATION / ".incasem"
+        return self.folder / self.main / ".incasem"
 
     def check(self) -> None:
         """Check the arrays that exist; write nothing.
@@ -137,14 +150,14 @@ class OutputSet:
             DataError: one has another shape, type or place, or the set is incomplete.
         """
         existing = [name for name in self.names if exists(self.folder / name)]
-        if SEGMENTATION in existing and len(existing) < len(self.names):
+        if self.main in existing and len(existing) < len(self.names):
             missing = ", ".join(name for name in self.names if name not in existing)
             raise DataError(
                 f"the prediction {self.folder} lacks {missing}, which was there when it was written. "
                 f"Delete {self.folder} and predict again."
             )
         for name in existing:
-            self._open(name)
+            self._open(self.arrays[name])
 
     def open(self) -> dict[str, Volume]:
         """Return all arrays by name, writable; missing ones are created.
@@ -152,22 +165,20 @@ class OutputSet:
         Raises:
             DataError: one exists with another shape, type or place.
         """
-        return {name: self._open(name) for name in self.names}
+        return {name: self._open(array) for name, array in self.arrays.items()}
 
-    def _open(self, name: str) -> Volume:
+    def _open(self, array: StoredArray) -> Volume:
+        channels = () if array.channels is None else (array.channels,)
+        shards = self.shard_shape
         offset_nm = tuple(b * v for b, v in zip(self.roi_voxels.begin, self.voxel_size, strict=True))
         return create_volume(
-            self.folder / name,
-            shape=tuple(self.roi_voxels.shape),
-            dtype=self._dtype(name),
+            self.folder / array.name,
+            shape=(*channels, *self.roi_voxels.shape),
+            dtype=array.dtype,
             voxel_size=self.voxel_size,
             offset_nm=offset_nm,
-            chunk_shape=tuple(self.chunk_shape),
-            shard_shape=self.shard_shape,
+            chunk_shape=(*channels, *self.chunk_shape),
+            shard_shape=None if shards is None else (*channels, *shards),
             existing="resume",
+            attributes=array.attributes,
         )
-
-    def _dtype(self, name: str) -> np.dtype[np.generic]:
-        if name == SEGMENTATION:
-            return np.dtype(np.uint8 if self.num_classes <= 256 else np.uint16)
-        return np.dtype(self.probability_type)

@@ -19,6 +19,8 @@ from incasem.prediction.plan import Device, largest_tile
 from incasem.prediction.symmetries import Views, views
 from incasem.prediction.tiling import AlignedTiling, Tile, Tiling
 from incasem.prediction.uploads import Uploaded, Uploads
+from incasem.tasks.semantic import Semantic
+from incasem.tasks.task import Task
 from incasem.volumes import Volume
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Predictor:
         tiling: where the tiles lie; by default aligned, with the largest tile that the device's memory takes.
         tta: views to average, see `symmetries`.
         backend: of `InferenceNetwork`.
+        task: what the network's output means; None: classes.
 
     Attributes:
         num_classes: channels of the result.
@@ -76,8 +79,10 @@ class Predictor:
         tiling: Tiling | None = None,
         tta: Views = "none",
         backend: Backend = "torch",
+        task: Task | None = None,
     ) -> None:
         device = torch.device(device)
+        self._task = task or Semantic(network.num_fmaps_out)
         self._views = views(tta, network)
         self.network = InferenceNetwork(network, device, choose_precision(precision, device), backend=backend)
         self._backend: Backend = backend
@@ -121,7 +126,7 @@ class Predictor:
         Yields:
             The region (absolute voxels), and its logits float32 (C, z, y, x) on the device. Regions do not
             overlap. The aligned tiling covers ``roi_voxels``; the published one leaves out its shell. With
-            several views, the logits are logarithms of the mean probabilities.
+            several views, the logits are those of the mean probabilities.
 
         Raises:
             DataError: as `read`.
@@ -152,15 +157,15 @@ class Predictor:
         return whole
 
     def probabilities(self, raw: Volume, roi_voxels: Roi) -> NDArray[np.float32]:
-        """Return the softmax of `logits` over the classes: float32 (C, z, y, x), sums 1.
+        """Return the probabilities of `logits`, float32 (C, z, y, x); of classes the softmax, sums 1.
 
-        Voxels without a tile (the shell of the published tiling) are 0 in every class.
+        Voxels without a tile (the shell of the published tiling) are 0 in every channel.
         Raises what `pieces` raises.
         """
         whole = np.zeros((self.num_classes, *roi_voxels.shape), np.float32)
         for roi, logits_CZYX in self.pieces(raw, roi_voxels):
-            softmax = logits_CZYX.softmax(dim=0).cpu().numpy()
-            whole[(slice(None), *(roi - roi_voxels.begin).to_slices())] = softmax
+            probabilities_CZYX = self._task.probabilities(logits_CZYX).cpu().numpy()
+            whole[(slice(None), *(roi - roi_voxels.begin).to_slices())] = probabilities_CZYX
         return whole
 
     def _read(self, raw: Volume, roi: Roi) -> RawRegion:
@@ -205,11 +210,11 @@ class Predictor:
         total: Tensor | None = None
         with torch.inference_mode():
             for view in self._views:
-                seen = self.network(view.of(raw_NCZYX))[0].softmax(dim=0)
+                seen = self._task.probabilities(self.network(view.of(raw_NCZYX))[0])
                 probabilities = view.back(seen)[crop]
                 total = probabilities.contiguous() if total is None else total.add_(probabilities)
             assert total is not None
-            return total.div_(len(self._views)).log_()
+            return self._task.outputs(total.div_(len(self._views)))
 
 
 def _union(rois: Sequence[Roi]) -> Roi:

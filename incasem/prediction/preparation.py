@@ -18,12 +18,13 @@ from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate
 from incasem.networks import ValidNetwork, check_backend, choose_precision
 from incasem.prediction.device import choose_devices
-from incasem.prediction.entries import OpenedEntry, check_voxel_size, open_entry
+from incasem.prediction.entries import OpenedEntry, check_task, check_voxel_size, open_entry
 from incasem.prediction.outputs import OutputSet, output_folders
 from incasem.prediction.plan import BlockBuffers, Device, Planner, PredictionPlan
 from incasem.prediction.speed import measured_speed
 from incasem.prediction.symmetries import views
 from incasem.prediction.worker import BLOCKS_IN_FLIGHT, PublishedSizes, load_network
+from incasem.tasks.chosen import task_of
 
 _CORES_A_WORKER = 8
 _WORTH_MEASURING_S = 60.0
@@ -79,6 +80,7 @@ class PreparedPrediction:
         """
         network = load_network(self.config.to_dict()["model"], Path(checkpoint))
         check_voxel_size(Path(checkpoint), self.config)
+        check_task(Path(checkpoint), self.config)
         return replace(self, checkpoint=Path(checkpoint), network=network)
 
 
@@ -126,7 +128,10 @@ def network_checks(
 ) -> list[Callable[[], None]]:
     """Return the checks of a loaded network; each raises an IncasemError of its own."""
     settings = config.prediction
-    checks: list[Callable[[], None]] = [partial(check_voxel_size, checkpoint, config)]
+    checks: list[Callable[[], None]] = [
+        partial(check_voxel_size, checkpoint, config),
+        partial(check_task, checkpoint, config),
+    ]
     if settings.tiling == "published" or not settings.are_default:  # aligned tiles have sizes of their own
         sizes = (network.output_shape, network.input_shape_for)
         checks.append(partial(check_network_sizes, "prediction", settings, *sizes))
@@ -159,13 +164,10 @@ def _precision(config: PredictionConfig, devices: Sequence[torch.device]) -> tor
     return next(iter(found.values()))
 
 
-def outputs_of(
-    config: PredictionConfig, network: ValidNetwork, opened: OpenedEntry, folder: Path
-) -> OutputSet:
+def outputs_of(config: PredictionConfig, opened: OpenedEntry, folder: Path) -> OutputSet:
     """Return the arrays of an entry in ``folder``, not made yet."""
-    return OutputSet(
-        folder, opened.roi, opened.entry.voxel_size, network.num_fmaps_out, config.prediction.output_dtype
-    )
+    task, dtype = task_of(config), config.prediction.output_dtype
+    return OutputSet(folder, opened.roi, opened.entry.voxel_size, task, dtype)
 
 
 def published_sizes(config: PredictionConfig, opened: OpenedEntry) -> PublishedSizes | None:
@@ -200,7 +202,7 @@ def plan_entry(
         ConfigError: `prediction.block_size_voxels` does not fit the chunks, too little memory, or devices
             that compute differently.
     """
-    outputs, published = outputs_of(config, network, opened, folder), published_sizes(config, opened)
+    outputs, published = outputs_of(config, opened, folder), published_sizes(config, opened)
     used = Counter(devices[worker % len(devices)] for worker in range(num_workers))
     precision, backend = _precision(config, devices), config.prediction.backend
     sharing = [Device.of(device, precision, count, backend) for device, count in used.items()]

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from incasem.tasks.semantic import full_scale
+from incasem.tasks.grey_values import full_scale
 
 
 def new_stream(device: torch.device) -> torch.cuda.Stream:

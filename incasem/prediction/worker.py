@@ -25,12 +25,11 @@ from incasem.networks import (
     load_into,
 )
 from incasem.prediction.memory import is_lost_device
-from incasem.prediction.outputs import SEGMENTATION
 from incasem.prediction.predictor import Predictor, RawRegion
 from incasem.prediction.symmetries import Views
 from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
 from incasem.prediction.uploads import new_stream
-from incasem.tasks.semantic import Probability, decode
+from incasem.tasks.task import Probability, Task
 from incasem.volumes import Volume
 
 BLOCKS_IN_FLIGHT = {"cpu": 2, "cuda": 3}
@@ -75,7 +74,8 @@ class PredictionWorker:
         published: the published tiling, or None for the aligned one.
         raw: grey values.
         mask: nonzero where predictions are wanted, or None: everywhere.
-        outputs: arrays by name.
+        outputs: arrays by name, the main one last.
+        task: what the network's output means.
         output_dtype: of the probabilities.
         tta: views to average.
         backend: what runs the network, see `InferenceNetwork`.
@@ -90,6 +90,7 @@ class PredictionWorker:
     raw: Volume
     mask: Volume | None
     outputs: Mapping[str, Volume]
+    task: Task
     output_dtype: Probability
     tta: Views = "none"
     backend: Backend = "torch"
@@ -108,7 +109,7 @@ class PredictionWorker:
             else self.published.tiling(network)
         )
         predictor = Predictor(
-            network, device, self.precision, tiling=tiling, tta=self.tta, backend=self.backend
+            network, device, self.precision, tiling=tiling, tta=self.tta, backend=self.backend, task=self.task
         )
         return BlockPredictor(self, predictor, device)
 
@@ -178,16 +179,20 @@ class BlockPredictor(StagedFunction[_Given, _Computed]):
         if [region for region, _ in decoded] == [roi]:
             arrays = dict(decoded[0][1])
         else:
-            arrays = {name: np.zeros(roi.shape, volume.dtype) for name, volume in outputs.items()}
+            arrays = {
+                name: np.zeros((*volume.shape[:-3], *roi.shape), volume.dtype)
+                for name, volume in outputs.items()
+            }
             for region, parts in decoded:
                 for name, part in parts.items():
-                    arrays[name][(region - roi.begin).to_slices()] = part
+                    arrays[name][(..., *(region - roi.begin).to_slices())] = part
         if computed.inside is not None:
+            main = list(outputs)[-1]
             for name, array in arrays.items():
                 # Published, probabilities are not masked. Here blocks outside the mask are not even
                 # predicted, and a result must not depend on where the blocks lie.
-                if name == SEGMENTATION or self._worker.published is None:
-                    array[~computed.inside] = 0
+                if name == main or self._worker.published is None:
+                    array[..., ~computed.inside] = 0
         writing = [self._writers.submit(outputs[name].write_voxels, roi, a) for name, a in arrays.items()]
         for future in writing:
             future.result()
@@ -197,7 +202,7 @@ class BlockPredictor(StagedFunction[_Given, _Computed]):
             if threading.current_thread() is not threading.main_thread():
                 torch.set_num_threads(1)  # of this thread
             for roi, logits_CZYX in computed.logits:
-                yield roi, decode(logits_CZYX, self._worker.output_dtype)
+                yield roi, self._worker.task.decode(logits_CZYX, self._worker.output_dtype)
             return
         if not hasattr(self._streams, "own"):
             self._streams.own = new_stream(self._device)
@@ -205,7 +210,7 @@ class BlockPredictor(StagedFunction[_Given, _Computed]):
             self._streams.own.wait_event(computed.ready)
             for roi, logits_CZYX in computed.logits:
                 logits_CZYX.record_stream(self._streams.own)
-                yield roi, decode(logits_CZYX, self._worker.output_dtype)
+                yield roi, self._worker.task.decode(logits_CZYX, self._worker.output_dtype)
 
     @contextmanager
     def _device_losses(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from incasem.geometry import Roi
 from incasem.preflight.findings import Findings
 from incasem.preflight.grey_values import looked_at
 from incasem.preflight.sampling import choose_sample
+from incasem.tasks.ground_truth import GroundTruth, LabelKind
 from incasem.volumes import Volume, open_volume
 
 _SCARCE = 0.001
@@ -29,13 +30,14 @@ class _Counts:
     share: float
 
 
-def check_labels(findings: Findings, entry: DataEntry, roi: Roi) -> None:
-    """Add class balance and the effect of the masks of a region, by a bounded sample.
+def check_labels(findings: Findings, entry: DataEntry, roi: Roi, kind: LabelKind = "classes") -> None:
+    """Add class balance or number of objects, and the effect of the masks of a region, by a bounded sample.
 
     Args:
         findings: gets them.
         entry: with labels or masks; nothing is added without either.
         roi: its region, absolute voxels.
+        kind: what the label datasets hold.
     """
     names = [*entry.labels, *([entry.mask] if entry.mask else []), *entry.metric_masks]
     if not names:
@@ -52,9 +54,37 @@ def check_labels(findings: Findings, entry: DataEntry, roi: Roi) -> None:
     if len(volumes) < len(names):
         return
     counts = findings.attempt("labels", entry.nickname, lambda: _count(entry, volumes, roi))
-    if counts is not None:
+    if counts is None:
+        return
+    if kind == "classes":
         _check_balance(findings, entry, counts)
-        _check_masks(findings, entry, counts)
+    else:
+        findings.attempt("labels", entry.nickname, lambda: _check_objects(findings, entry, volumes, roi))
+    _check_masks(findings, entry, counts)
+
+
+def _check_objects(findings: Findings, entry: DataEntry, volumes: dict[str, Volume], roi: Roi) -> None:
+    """Add how many objects there are in a sample, and what they cover."""
+    for name in entry.labels:
+        available = roi.intersect(volumes[name].roi_voxels)
+        sample = choose_sample(volumes[name], available)
+        truth = GroundTruth(entry, available, labels="instances")
+        ids, labelled, voxels = set[int](), 0, 0
+        for box in sample.boxes:
+            found, sizes = np.unique(truth.instances(box), return_counts=True)
+            ids.update(int(one) for one in found if one)
+            labelled += int(sizes[found != 0].sum())
+            voxels += box.size
+        share, seen = labelled / max(voxels, 1), looked_at(sample.share)
+        figures = {"objects": len(ids), "share_labelled": share, "share_read": min(sample.share, 1.0)}
+        covered = f"{name}: {len(ids)} objects, {100 * share:.3g} % of the voxels{seen}"
+        if len(ids) > 1:
+            findings.ok("labels", entry.nickname, covered, **figures)
+            continue
+        findings.warning(
+            "labels", entry.nickname, f"{covered}: there is no border between two objects to learn from",
+            "Check dataset and region: each object needs an id of its own.", **figures,
+        )  # fmt: skip
 
 
 def _open(entry: DataEntry, name: str) -> Volume:

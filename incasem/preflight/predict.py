@@ -11,7 +11,7 @@ from incasem.config import DataEntry, PredictionConfig, prediction_checks
 from incasem.networks import ValidNetwork
 from incasem.prediction import choose_devices, output_group
 from incasem.prediction.entries import OpenedEntry, open_entry
-from incasem.prediction.outputs import SEGMENTATION, output_folders
+from incasem.prediction.outputs import output_folders
 from incasem.prediction.preparation import (
     PreparedPrediction,
     default_workers,
@@ -36,6 +36,8 @@ from incasem.runs.predict import (
     region_entries,
     with_checkpoint,
 )
+from incasem.tasks.chosen import task_of
+from incasem.tasks.ground_truth import LabelKind
 from incasem.volumes import exists
 
 _MEMORY_TODO = "Set prediction.block_size_voxels smaller, or use fewer workers."
@@ -66,12 +68,12 @@ def check_prediction(request: PredictionRequest) -> Findings:
     )
     network = None if checkpoint is None else _network(findings, config, checkpoint, devices)
     context = (0, 0, 0) if network is None else tuple(int(c) for c in network.context_voxels)
-    opened = [_check_entry(findings, entry, context) for entry in entries]
+    opened = [_check_entry(findings, entry, context, task_of(config).label_kind) for entry in entries]
     usable = [one for one in opened if one is not None]
     if network is not None and checkpoint is not None and devices is not None and usable:
         _check_run(findings, config, checkpoint, network, devices, usable, entries)
         if number is not None:
-            _check_outputs(findings, config, network, usable, entries, output_group(request.run_id, number))
+            _check_outputs(findings, config, usable, entries, output_group(request.run_id, number))
     return findings.without_repeats()
 
 
@@ -133,14 +135,16 @@ def _network(
     return network if checks is not None else None
 
 
-def _check_entry(findings: Findings, entry: DataEntry, context: Sequence[int]) -> OpenedEntry | None:
+def _check_entry(
+    findings: Findings, entry: DataEntry, context: Sequence[int], label_kind: LabelKind
+) -> OpenedEntry | None:
     opened = findings.attempt("data", entry.nickname, lambda: open_entry(entry))
     if opened is None:
         return None
     check_region(findings, entry, opened.raw, opened.roi, context)
     check_grey_values(findings, entry.nickname, opened.raw, opened.roi)
     if entry.labels or entry.mask or entry.metric_masks:
-        check_labels(findings, entry, opened.roi)
+        check_labels(findings, entry, opened.roi, label_kind)
     return opened
 
 
@@ -178,7 +182,7 @@ def _check_run(
                 blocks=expected.num_blocks, block_shape=list(expected.block_shape), workers=workers,
                 flops=expected.flops, seconds=expected.seconds,
             )  # fmt: skip
-        outputs = outputs_of(config, network, one, folders[name])
+        outputs = outputs_of(config, one, folders[name])
         needed = outputs.bytes_per_voxel * math.prod(one.roi.shape)
         check_disk(findings, name, needed, folders[name].parent, compresses=True)
     largest = max(plan.memory_bytes for _, plan in planned)
@@ -187,14 +191,14 @@ def _check_run(
 
 
 def _check_outputs(
-    findings: Findings, config: PredictionConfig, network: ValidNetwork, opened: Sequence[OpenedEntry],
+    findings: Findings, config: PredictionConfig, opened: Sequence[OpenedEntry],
     entries: Sequence[DataEntry], group: str,
 ) -> None:  # fmt: skip
     """Add outputs that lie where the next prediction writes, left by runs of another store."""
     folders = dict(zip((e.nickname for e in entries), output_folders(entries, config, group), strict=True))
     for one in opened:
         name = one.entry.nickname
-        outputs = outputs_of(config, network, one, folders[name])
+        outputs = outputs_of(config, one, folders[name])
         there = [array for array in outputs.names if exists(outputs.folder / array)]
         if there and findings.passes("output", name, outputs.check):
             findings.warning(
@@ -204,4 +208,4 @@ def _check_outputs(
                 f"Delete or move {outputs.folder} to predict anew.", exists=there,
             )  # fmt: skip
         elif not there:
-            findings.ok("output", name, f"{outputs.folder / SEGMENTATION}", folder=str(outputs.folder))
+            findings.ok("output", name, f"{outputs.folder / outputs.main}", folder=str(outputs.folder))

@@ -19,6 +19,8 @@ from incasem.preflight.labels import check_labels
 from incasem.preflight.machine import check_devices, check_disk, check_memory
 from incasem.preflight.regions import check_chunks, check_overlaps, check_region, region_of
 from incasem.preflight.stores import check_store
+from incasem.tasks.chosen import task_of
+from incasem.tasks.ground_truth import LabelKind
 from incasem.tracking import RunStore
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import CACHE_BYTES, checked_indices
@@ -74,7 +76,7 @@ def check_training(request: TrainingRequest) -> Findings:
     )  # fmt: skip
     for section, entries in of_sections:
         for index, entry in enumerate(entries):
-            source = _check_entry(findings, entry, index, context)
+            source = _check_entry(findings, entry, index, context, task_of(config).label_kind)
             if source is None:
                 continue
             placed[section][entry.nickname] = (source.entry, source.roi)
@@ -122,16 +124,16 @@ def _entries(findings: Findings, config: TrainingConfig, section: Section) -> li
 
 
 def _check_entry(
-    findings: Findings, entry: DataEntry, index: int, context: tuple[int, ...]
+    findings: Findings, entry: DataEntry, index: int, context: tuple[int, ...], label_kind: LabelKind
 ) -> EntrySource | None:
-    source = findings.attempt("data", entry.nickname, lambda: open_entry(entry, index))
+    source = findings.attempt("data", entry.nickname, lambda: open_entry(entry, index, labels=label_kind))
     if source is None:
         return None
     roi = region_of(source.entry, source.raw)
     check_region(findings, source.entry, source.raw, roi, context)
     check_chunks(findings, entry.nickname, source.raw, roi)
     check_grey_values(findings, entry.nickname, source.raw, roi)
-    check_labels(findings, source.entry, roi)
+    check_labels(findings, source.entry, roi, label_kind)
     return source
 
 

@@ -13,7 +13,7 @@ from incasem.preflight.grey_values import check_grey_values, looked_at
 from incasem.preflight.machine import gigabytes
 from incasem.preflight.regions import check_chunks
 from incasem.preflight.sampling import choose_sample
-from incasem.tasks.semantic import full_scale
+from incasem.tasks.grey_values import full_scale
 from incasem.volumes import Volume, exists, list_datasets, open_volume, split_path
 
 Kind = Literal["auto", "raw", "labels", "mask"]

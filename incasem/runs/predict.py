@@ -21,7 +21,7 @@ from incasem.prediction import EntryPrediction, output_group, predict_prepared, 
 from incasem.runs.interrupted import at_work, interrupted_run
 from incasem.runs.prediction_report import write_prediction_report
 from incasem.runs.scores import as_record, score_predictions
-from incasem.tasks.semantic import RegionScores
+from incasem.tasks.region_scores import RegionScores
 from incasem.tracking import (
     MODEL_CARDS,
     PREDICTIONS,

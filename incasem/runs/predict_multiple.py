@@ -24,7 +24,7 @@ from incasem.runs.interrupted import at_work, interrupted_run
 from incasem.runs.predict import Asked, PredictionRequest, look_up
 from incasem.runs.scores import as_record, score_predictions
 from incasem.runs.series_report import write_series_report
-from incasem.tasks.semantic import RegionScores
+from incasem.tasks.region_scores import RegionScores
 from incasem.tracking import Run, run_experiment
 
 logger = logging.getLogger(__name__)

@@ -17,8 +17,10 @@ from incasem.evaluation.report import Diagram, SlicePanel, write_report
 from incasem.evaluation.report_text import flat_settings
 from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.prediction import EntryPrediction
+from incasem.tasks.chosen import task_of
 from incasem.tasks.ground_truth import GroundTruth
-from incasem.tasks.semantic import RegionScores
+from incasem.tasks.region_scores import RegionScores
+from incasem.tasks.task import Predicted, Task
 from incasem.volumes import Volume, open_volume, split_path
 
 __all__ = ["decoded_voxels", "middle_window", "write_prediction_report"]
@@ -50,22 +52,22 @@ def write_prediction_report(
         scores: by nickname.
         failure: why the run ended early; empty where it did not.
     """
-    scores = scores or {}
+    scores, task = scores or {}, task_of(config)
     shown = predictions[:_MOST_REGIONS]
     complete = [one for one in shown if one.report.blocks is None or not one.report.blocks.count(FAILED)]
     return write_report(
         directory,
         title=title,
         summary=failure or _summary(predictions),
-        slices=[panel for one in complete for panel in _panels(one, config.data.num_classes)],
+        slices=[panel for one in complete for panel in _panels(one, task)],
         curves=precision_recall_diagram("Precision and recall", scores) if scores else [],
         scores={
             f"{nickname}, class {class_id}": {HEADINGS[name]: value for name, value in row.items()}
             for nickname, region in scores.items()
             for class_id, row in enumerate(region.by_class()[1:], start=1)
         },
-        class_names=[f"class {c}" for c in range(1, config.data.num_classes)],
-        facts=dict(_facts(shown)) | {"Settings": flat_settings(config.to_dict())},
+        class_names=[f"class {c}" for c in range(1, task.num_classes)],
+        facts={"What is scored and shown": _scored_as(task)} | dict(_facts(shown)) | {"Settings": flat_settings(config.to_dict())},
         commands=list(_commands(complete[:1])),
         diagrams=[
             Diagram(one.entry.nickname, diagram.png, f"{one.entry.nickname}: {diagram.caption}")
@@ -74,6 +76,10 @@ def write_prediction_report(
             for diagram in [block_map(one.report.blocks, _caption(one.report))]
         ],
     )
+
+
+def _scored_as(task: Task) -> dict[str, object]:
+    return {"classes": task.scored_as} if task.scored_as else {}
 
 
 def _summary(predictions: Sequence[EntryPrediction]) -> str:
@@ -110,8 +116,8 @@ def _facts(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, dict[s
             f"{name}: region and blocks",
             {
                 "region (voxels)": format_roi(one.roi_voxels),
-                "segmentation": one.segmentation,
-                "probabilities": [str(path) for path in one.prob_maps],
+                one.main.name: one.main,
+                "other arrays": [str(path) for path in one.others],
                 "block (voxels)": "×".join(map(str, plan.block_shape)),
                 "tile of the network (voxels)": "×".join(map(str, plan.tile_shape)),
                 "arithmetic": f"{plan.flops / 1e12:.3g} TFLOP, {plan.flop_overhead:.2f} × the ideal",
@@ -133,27 +139,27 @@ def _facts(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, dict[s
             yield f"{name}: slowest blocks", dict(slowest)
 
 
-def _panels(prediction: EntryPrediction, num_classes: int) -> Iterable[SlicePanel]:
+def _panels(prediction: EntryPrediction, task: Task) -> Iterable[SlicePanel]:
     """Yield the three sections through the middle of a region, at most a window of each."""
     entry, roi = prediction.entry, prediction.roi_voxels
     raw = open_volume(entry.file / entry.raw).with_place(voxel_size=entry.voxel_size)
-    segmentation = _open(prediction.segmentation, entry)
-    maps = [_open(path, entry) for path in prediction.prob_maps]
-    truth = GroundTruth(entry, roi) if entry.labels else None
+    volumes = {name: _open(path, entry) for name, path in prediction.arrays.items()}
+    truth = GroundTruth(entry, roi, labels=task.label_kind) if entry.labels else None
     for axis in range(3):
         window = _affordable_window(raw, roi, axis)
         if window is None or min(size for i, size in enumerate(window.shape) if i != axis) < 2:
             continue
         y, x = (a for a in range(3) if a != axis)
-        scored = None if truth is None else ~truth.metric_mask(window)
+        true = None if truth is None else task.truth(truth, window)
+        predicted = task.predicted({name: volume.read_voxels(window) for name, volume in volumes.items()})
         yield SlicePanel(
             title=f"{entry.nickname}, {'zyx'[axis]} = {window.begin[axis]}",
             raw_YX=_section(raw.read_voxels(window), axis),
-            labels_YX=None if truth is None else _section(truth.classes(window), axis),
-            prediction_YX=_section(segmentation.read_voxels(window), axis),
-            excluded_YX=None if scored is None else _section(scored, axis),
+            labels_YX=None if true is None else _section(true.classes_ZYX, axis),
+            prediction_YX=_section(predicted.classes_ZYX, axis),
+            excluded_YX=None if true is None else _section(~true.counted_ZYX, axis),
             pixel_nm=entry.voxel_size[x] if entry.voxel_size[y] == entry.voxel_size[x] else None,
-            probability_YX=_foreground(maps, window, axis, num_classes),
+            probability_YX=_foreground(predicted, axis, task.num_classes),
         )
 
 
@@ -192,28 +198,27 @@ def _section(array_ZYX: NDArray[Any], axis: int) -> NDArray[Any]:
     return array_ZYX.take(0, axis=axis)
 
 
-def _foreground(
-    maps: Sequence[Volume], window: Roi, axis: int, num_classes: int
-) -> NDArray[np.float32] | None:
-    """Return the probability of any class but the background, from the stored maps."""
-    foreground = maps[-(num_classes - 1) :] if num_classes > 1 else []
+def _foreground(predicted: Predicted, axis: int, num_classes: int) -> NDArray[np.float32] | None:
+    """Return the probability of any class but the background, from the stored ones."""
+    foreground = predicted.probabilities[-(num_classes - 1) :] if num_classes > 1 else []
     if not foreground:
         return None
-    total = np.zeros([size for a, size in enumerate(window.shape) if a != axis], np.float32)
-    for volume in foreground:
-        scale = 255 if volume.dtype == np.uint8 else 1
-        total += _section(volume.read_voxels(window), axis).astype(np.float32) / scale
+    total = np.zeros(_section(predicted.classes_ZYX, axis).shape, np.float32)
+    for probability in foreground:
+        scale = 255 if probability.dtype == np.uint8 else 1
+        total += _section(probability, axis).astype(np.float32) / scale
     return np.clip(total, 0, 1)
 
 
 def _commands(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, str]]:
     for one in predictions:
         container, dataset = split_path(one.entry.file / one.entry.raw)
-        results = one.segmentation
+        results = one.main
         root = next((p for p in results.parents if p.suffix == ".zarr"), results.parent)
         inside = str(results.relative_to(root))
         view = ["incasem", "view", "-f", str(container), "-d", dataset]
         view += [inside] if root == container else ["-f", str(root), "-d", inside]
         yield "Look at it in the browser:", shlex.join(view)
-        export = ["incasem", "export", "-f", str(root), "-d", inside, "-o", "tiff"]
-        yield "Write the segmentation as a TIFF stack:", shlex.join(export)
+        if len(open_volume(results).shape) == 3:
+            export = ["incasem", "export", "-f", str(root), "-d", inside, "-o", "tiff"]
+            yield f"Write the {results.name} as a TIFF stack:", shlex.join(export)

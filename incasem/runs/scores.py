@@ -8,7 +8,8 @@ from incasem.config import PredictionConfig
 from incasem.evaluation.diagrams import HEADINGS
 from incasem.evaluation.scoring import score_entry
 from incasem.prediction import EntryPrediction
-from incasem.tasks.semantic import RegionScores
+from incasem.tasks.chosen import task_of
+from incasem.tasks.region_scores import RegionScores
 from incasem.tracking import Run
 
 
@@ -31,15 +32,13 @@ def score_predictions(
     if not config.prediction.log_metrics:
         return {}
     found: dict[str, RegionScores] = {}
+    task = task_of(config)
+    if task.scored_as:
+        tell(f"scores: {task.scored_as}")
     for index, prediction in enumerate(predictions):
         if not prediction.entry.labels:
             continue
-        scores = score_entry(
-            prediction.segmentation,
-            prediction.entry,
-            config.data.num_classes,
-            prob_maps=prediction.prob_maps,
-        )
+        scores = score_entry(prediction.arrays, prediction.entry, task)
         found[prediction.entry.nickname] = scores
         for class_id, row in enumerate(scores.by_class()):
             _record(run, index, class_id, row, step)

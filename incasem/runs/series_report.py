@@ -12,7 +12,7 @@ from incasem.durable import write_durably
 from incasem.evaluation.diagrams import HEADINGS, precision_recall_diagram, score_over_iterations
 from incasem.evaluation.report import write_report
 from incasem.evaluation.report_pictures import curve_png
-from incasem.tasks.semantic import RegionScores
+from incasem.tasks.region_scores import RegionScores
 
 Scores = Mapping[int, Mapping[str, RegionScores]]
 

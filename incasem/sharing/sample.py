@@ -10,7 +10,7 @@ from incasem.geometry import Roi
 from incasem.networks import InferenceNetwork, ValidNetwork, choose_precision
 from incasem.phantom import make_phantom
 from incasem.sharing.model import SharedModel
-from incasem.tasks.semantic import full_scale, normalise
+from incasem.tasks.grey_values import full_scale, normalise
 from incasem.volumes import check_spatial, open_volume
 
 _LEAST_OUTPUT = (8, 64, 64)  # voxels: enough to show one section, quick to compute on a laptop

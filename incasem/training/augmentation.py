@@ -1,4 +1,4 @@
-"""gunpowder nodes that change a sample: geometry, intensity, class balance, range of the raw data."""
+"""gunpowder nodes that change a sample: geometry, intensity, range of the raw data."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from incasem.config.augmentation import Augmentation, Intensity
 from incasem.geometry import Coordinate, Roi
-from incasem.tasks import semantic
+from incasem.tasks.grey_values import full_scale
 from incasem.training import intensity, occlusion, resampling_torch, section_defects
 from incasem.training._gunpowder import gp
 from incasem.training.deformation import Deformation, draw_deformation
@@ -91,7 +91,7 @@ class ResampleAugment(gp.BatchFilter):
             if key == self._block:
                 array.data = np.broadcast_to(array.data.flat[0], tuple(wanted.shape))
             elif self.spec[key].interpolatable:
-                factor = 1 / semantic.full_scale(array.data.dtype)
+                factor = 1 / full_scale(array.data.dtype)
                 array.data = self._linear(array.data, field, *place)
                 scale_and_clip(array.data, factor, 0.0, 0.0, 1.0)
             else:
@@ -175,42 +175,3 @@ class ToNetworkRange(gp.BatchFilter):
     def process(self, batch: "gp.Batch", request: "gp.BatchRequest") -> None:
         """Change the raw data in place."""
         scale_and_clip(batch.arrays[self._raw].data, 2.0, -1.0, -1.0, 1.0)
-
-
-class BalanceLabels(gp.BatchFilter):
-    """Makes the loss scale: the classes of a block weigh the same, masked-out voxels nothing."""
-
-    def __init__(
-        self,
-        labels: "gp.ArrayKey",
-        mask: "gp.ArrayKey",
-        scale: "gp.ArrayKey",
-        num_classes: int,
-        clip: tuple[float, float],
-    ) -> None:
-        self._labels, self._mask, self._scale = labels, mask, scale
-        self._num_classes = num_classes
-        self._clip = clip
-
-    def setup(self) -> None:
-        """Announce the loss scale."""
-        spec = self.spec[self._labels].copy()
-        spec.dtype = np.dtype(np.float32)
-        self.provides(self._scale, spec)
-
-    def prepare(self, request: "gp.BatchRequest") -> "gp.BatchRequest":
-        """Ask for labels and mask in the same place."""
-        needed = gp.BatchRequest()
-        for key in (self._labels, self._mask):
-            needed[key] = gp.ArraySpec(roi=request[self._scale].roi)
-        return needed
-
-    def process(self, batch: "gp.Batch", request: "gp.BatchRequest") -> "gp.Batch":
-        """Return the loss scale."""
-        labels, mask = batch.arrays[self._labels].data, batch.arrays[self._mask].data
-        spec = self.spec[self._scale].copy()
-        spec.roi = request[self._scale].roi
-        made = gp.Batch()
-        scale = semantic.balance_scale(labels, mask, self._num_classes, self._clip)
-        made[self._scale] = gp.Array(scale, spec)
-        return made

@@ -31,6 +31,8 @@ from incasem.config import DataEntry, TrainingConfig
 from incasem.errors import ConfigError, DataError, IncasemError, explain
 from incasem.geometry import Coordinate
 from incasem.prediction.device import choose_device
+from incasem.tasks.chosen import task_of
+from incasem.tasks.task import Task
 from incasem.training.locations import Locations, SampleIndex, check_learnable, index_entry
 from incasem.training.pipeline import SampleShape, build_pipeline, sample_request
 from incasem.training.resampling import warm_up
@@ -47,7 +49,7 @@ SHARED_MEMORY = Path("/dev/shm")
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ARRAYS = {
     "raw": Keys.RAW,
-    "labels": Keys.LABELS,
+    "labels": Keys.TARGET,
     "loss_scale": Keys.LOSS_SCALE,
     "mask": Keys.MASK,
     "metric_mask": Keys.METRIC_MASK,
@@ -61,7 +63,7 @@ class SampleFeed:
 
     Args:
         entries: of the data configuration; checked by `sources.check_entries` beforehand.
-        config: `training.augmentation`, `reject`, `sampling`, `precache`, `loss.balance_labels`,
+        config: `training.augmentation`, `reject`, `sampling`, `precache`, `task`, `loss.balance_labels`,
             `data.num_classes` and `voxel_size`, and `torch.device` are read.
         input_shape: voxels (z, y, x) that the network reads.
         output_shape: voxels that it keeps; smaller by an even number.
@@ -97,9 +99,13 @@ class SampleFeed:
         precache = config.training.precache
         asked = precache.num_workers if num_workers is None else num_workers
         self._num_workers = min(asked, _cpus(), asked if num_samples is None else num_samples)
-        self._ahead, shared = _samples_ahead(precache.cache_size, self._num_workers, shape)
+        task = task_of(config)
+        self._ahead, shared = _samples_ahead(precache.cache_size, self._num_workers, shape, task)
         cache_bytes = CACHE_BYTES // len(entries)
-        sources = [open_entry(entry, index, cache_bytes=cache_bytes) for index, entry in enumerate(entries)]
+        sources = [
+            open_entry(entry, index, labels=task.label_kind, cache_bytes=cache_bytes)
+            for index, entry in enumerate(entries)
+        ]
         indices = checked_indices(sources, config)
         resampling = _resampling_device(config, device)
         self._dataset = SampleMaker(sources, indices, config, shape, seed, shared, resampling)
@@ -308,13 +314,13 @@ def _resampling_device(config: TrainingConfig, device: torch.device | None) -> t
     return None if device.type == "cpu" else device  # a GPU's number without any GPU has been warned of
 
 
-def _samples_ahead(cache_size: int, num_workers: int, shape: SampleShape) -> tuple[int, bool]:
+def _samples_ahead(cache_size: int, num_workers: int, shape: SampleShape, task: Task) -> tuple[int, bool]:
     """Return how many samples each worker makes ahead, and whether shared memory holds them all."""
     workers = max(num_workers, 1)
     ahead = max(-(-cache_size // workers), 1)
     if not SHARED_MEMORY.is_dir():
         return ahead, True
-    sample_bytes = 4 * math.prod(shape.input) + 7 * math.prod(shape.output)
+    sample_bytes = 4 * math.prod(shape.input) + (task.target_bytes + 2) * math.prod(shape.output)
     # Besides those made ahead, each worker holds one in the making and the trainer one in use.
     fit = shutil.disk_usage(SHARED_MEMORY).free // 2 // sample_bytes // workers - 2
     return (min(ahead, fit), True) if fit > 0 else (min(ahead, 2), False)
@@ -328,7 +334,8 @@ def _cpus() -> int:
 
 def _to_sample(made: dict[str, Any]) -> Sample:
     tensors = {name: torch.as_tensor(made[name]) for name in ARRAYS}
-    tensors["labels"] = tensors["labels"].to(torch.int64)  # one byte a voxel until here
+    if tensors["labels"].ndim == 3:
+        tensors["labels"] = tensors["labels"].to(torch.int64)  # classes: one byte a voxel until here
     return Sample(**(made | tensors))
 
 

@@ -110,7 +110,7 @@ def index_entry(source: EntrySource) -> SampleIndex:
             region = Roi(source.roi.begin + begin, (step * cell,) * 3).intersect(source.roi)
             into = tuple(slice(f * step, (f + 1) * step) for f in first)
             if source.entry.labels:
-                foreground[into] = _count(source.truth.classes(region), cell)
+                foreground[into] = _count(source.truth.labels(region), cell)
             if source.entry.mask:
                 mask[into] = _count(source.truth.mask(region), cell)
     grid = CountGrid(source.roi, cell, _running_sums(foreground))
@@ -218,7 +218,7 @@ class Locations:
         chosen = int(np.searchsorted(self._cumulated, rng.integers(grid.total), side="right"))
         shape_cells = tuple(size - 1 for size in grid.sums.shape)
         cell = grid.cell_roi(tuple(int(c) for c in np.unravel_index(chosen, shape_cells)))
-        voxels = np.argwhere(self._source.truth.classes(cell))
+        voxels = np.argwhere(self._source.truth.labels(cell))
         voxel = voxels[rng.integers(len(voxels))] + np.asarray(cell.begin)
         begin = voxel - rng.integers(0, shape)
         return Coordinate(int(value) for value in np.clip(begin, *self._limits(shape)))
@@ -244,7 +244,7 @@ class Locations:
         if below(high) or not below(low):
             return below(high)
         truth = self._source.truth
-        array = truth.classes(region) if grid is self._index.foreground else truth.mask(region)
+        array = truth.labels(region) if grid is self._index.foreground else truth.mask(region)
         return below(int(np.count_nonzero(array)))
 
     def _nothing_found(self, why: str) -> str:

@@ -8,9 +8,9 @@ import torch
 
 from incasem.config import TrainingConfig
 from incasem.geometry import Coordinate, Roi
+from incasem.tasks.chosen import task_of
 from incasem.training._gunpowder import gp
 from incasem.training.augmentation import (
-    BalanceLabels,
     IntensityAugment,
     ResampleAugment,
     ToNetworkRange,
@@ -18,6 +18,7 @@ from incasem.training.augmentation import (
 )
 from incasem.training.locations import Locations, RandomLocation, SampleIndex
 from incasem.training.sources import EntrySource, Keys, VolumeSource
+from incasem.training.target_node import MakeTarget
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def build_pipeline(
 
     An entry: its volumes → a random location. All entries: one of them, with a probability proportional to
     the volume of its ROI → flips, transposes, elastic deformation and rotation in one pass → intensity →
-    optional kinds of augmentation → balance of the classes → raw data from [0, 1] to [-1, 1].
+    optional kinds of augmentation → target and balance → raw data from [0, 1] to [-1, 1].
 
     The pass runs on ``device``, a GPU, or on the processor where that is None.
     """
@@ -59,10 +60,7 @@ def build_pipeline(
         pipeline += IntensityAugment(Keys.RAW, settings.augmentation.intensity)
     for node in optional_nodes(Keys.RAW, settings.augmentation):
         pipeline += node
-    balance = config.loss.balance_labels
-    pipeline += BalanceLabels(
-        Keys.LABELS, Keys.MASK, Keys.LOSS_SCALE, config.data.num_classes, (balance.clipmin, balance.clipmax)
-    )
+    pipeline += MakeTarget(Keys.LABELS, Keys.MASK, Keys.TARGET, Keys.LOSS_SCALE, task_of(config))
     pipeline += ToNetworkRange(Keys.RAW)
     return pipeline
 
@@ -73,7 +71,7 @@ def sample_request(shape: SampleShape, seed: int, index: int) -> "gp.BatchReques
     request = gp.BatchRequest(random_seed=random_seed)
     output = Roi(shape.context, shape.output)
     request[Keys.RAW] = gp.ArraySpec(roi=Roi((0, 0, 0), shape.input))
-    for key in (Keys.LABELS, Keys.MASK, Keys.METRIC_MASK, Keys.LOSS_SCALE, Keys.BLOCK):
+    for key in (Keys.TARGET, Keys.MASK, Keys.METRIC_MASK, Keys.LOSS_SCALE, Keys.BLOCK):
         request[key] = gp.ArraySpec(roi=output)
     request[Keys.PLACE] = gp.ArraySpec(nonspatial=True)
     return request

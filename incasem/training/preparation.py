@@ -30,6 +30,7 @@ from incasem.networks import (
     latest_checkpoint,
     load_checkpoint,
 )
+from incasem.tasks.chosen import task_of
 from incasem.tracking import (
     MODEL_CARDS,
     TRAININGS,
@@ -180,7 +181,7 @@ def prepare_training(request: TrainingRequest, config: TrainingConfig, joined: P
         artifacts.append(path)
     check_training_data(config, training, validation)
     network = checked_network(config)
-    check_entries([*training, *validation])
+    check_entries([*training, *validation], task_of(config).label_kind)
     device = joined.device(config.torch.device)
     precision = choose_precision(config.training.precision, device)
     checkpoint, start = checkpoint_to_start_from(request, config)

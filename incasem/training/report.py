@@ -12,6 +12,7 @@ from incasem.evaluation.diagrams import HEADINGS, precision_recall_diagram, scor
 from incasem.evaluation.report import Curve, SlicePanel, write_report
 from incasem.evaluation.report_text import flat_settings
 from incasem.networks import ScoredCheckpoint
+from incasem.tasks.chosen import task_of
 
 if TYPE_CHECKING:
     from incasem.training.history import History
@@ -56,8 +57,17 @@ def write_training_report(
             for validation in validations
             for class_id, scores in enumerate(validation.scores[1:], start=1)
         },
-        facts={"Where the time went": _times(history)} | {"Settings": flat_settings(config.to_dict())},
+        facts={
+            "What is scored and shown": _scored_as(config),
+            "Where the time went": _times(history),
+            "Settings": flat_settings(config.to_dict()),
+        },
     )
+
+
+def _scored_as(config: TrainingConfig) -> dict[str, object]:
+    meaning = task_of(config).scored_as
+    return {"classes": meaning} if meaning else {}
 
 
 def _times(history: "History") -> dict[str, object]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from incasem.config import TrainingConfig, class_names, with_seed
+from incasem.config import TrainingConfig, with_seed
 from incasem.networks import ScoredCheckpoint, best_scored_checkpoint, keep_freed_memory
+from incasem.tasks.chosen import task_of
 from incasem.tracking import Run, run_experiment
 from incasem.training.directories import RunDirectories
 from incasem.training.distributed import Processes, processes
@@ -137,14 +138,15 @@ def _run(
 def _sidecar(
     request: TrainingRequest, prepared: PreparedTraining, directories: RunDirectories
 ) -> dict[str, Any]:
-    settings = prepared.config.to_dict()
+    settings, task = prepared.config.to_dict(), task_of(prepared.config)
     return {
         "run_id": directories.run_id,
         "name": request.name,
-        "task": "semantic",
+        "task": task.name,
+        "task_settings": settings["task"],
         "model": settings["model"],
         "data": settings["data"],
-        "classes": class_names(prepared.training, prepared.config.data.num_classes),
+        "classes": task.class_names(prepared.training),
         "training_data": prepared.config.training.data,
     }
 
@@ -166,6 +168,8 @@ def _tell_start(
         f"run {directories.run_id} ({request.name}): {config.model.type} with {parameters:,} parameters on "
         f"{device}, {precision}; {regions}; iterations {start} to {config.training.iterations}"
     )
+    if task_of(config).scored_as:
+        tell(f"  scores: {task_of(config).scored_as}")
     tell(f"  watch it: tensorboard --logdir {directories.tensorboard}")
 
 

@@ -13,10 +13,11 @@ class Sample:
 
     Attributes:
         raw: float32 (1, Z, Y, X) of the input in [-1, 1].
-        labels: int64 (Z, Y, X) of the output, classes.
-        loss_scale: float32, weight of each voxel in the loss; 0 where nothing is to be learnt.
-        mask: uint8, 1 inside the ROI and the entry's mask.
-        metric_mask: uint8, 1 where scores are taken.
+        labels: of the output, what is to be learnt (`tasks.task.Target`): int64 classes (Z, Y, X), or
+            channels (K, Z, Y, X).
+        loss_scale: float32, shape of ``labels``, weight in the loss; 0 where nothing is to be learnt.
+        mask: uint8 (Z, Y, X), 1 inside the ROI and the entry's mask.
+        metric_mask: uint8 (Z, Y, X), 1 where scores are taken.
         position: begin (z, y, x, absolute voxels) of the output in the volume, before it was deformed.
         entry: index of the entry in the data configuration.
         nickname: of the entry.
@@ -41,7 +42,7 @@ class Batch:
     """Samples side by side; see `Sample` for the values.
 
     Attributes:
-        raw: (N, 1, Z, Y, X); labels, loss_scale, mask, metric_mask: (N, Z, Y, X).
+        raw: (N, 1, Z, Y, X); mask, metric_mask: (N, Z, Y, X); labels, loss_scale: (N, …).
         position, entry, nickname, voxel_size, number: one a sample.
     """
 
@@ -74,9 +75,3 @@ class Batch:
             f"{number} (of {nickname!r}, output at voxel {list(position)})"
             for number, nickname, position in zip(self.number, self.nickname, self.position, strict=True)
         )
-
-    def class_fractions(self, num_classes: int) -> dict[str, float]:
-        """Return `pct_class_c`: the fraction of each class among the voxels inside the mask."""
-        counts = torch.bincount(self.labels[self.mask != 0], minlength=num_classes)
-        total = max(int(counts.sum()), 1)
-        return {f"pct_class_{c}": int(count) / total for c, count in enumerate(counts)}

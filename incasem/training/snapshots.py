@@ -8,40 +8,46 @@ import torch
 from numpy.typing import NDArray
 
 from incasem.geometry import Coordinate, Roi, to_world
-from incasem.tasks import semantic
+from incasem.tasks.grey_values import normalise
+from incasem.tasks.task import Task, Truth
 from incasem.training.feed import Batch
 from incasem.volumes import Volume, create_volume
 
 CHUNK = (128, 128, 128)
 
 
-def write_training_snapshot(path: Path, batch: Batch, logits_NCZYX: torch.Tensor) -> dict[str, NDArray[Any]]:
-    """Write the first sample of a batch: raw, labels, masks, loss scale and class probabilities (uint8).
+def write_training_snapshot(
+    path: Path, batch: Batch, logits_NCZYX: torch.Tensor, task: Task
+) -> dict[str, NDArray[Any]]:
+    """Write the first sample of a batch: raw, labels, masks, loss scale and probabilities (uint8).
+
+    Labels are what the task makes of them: classes, or channels.
 
     Returns:
-        The middle sections (Y, X) of ``raw``, ``labels`` and ``predictions`` for pictures.
+        The middle sections (Y, X) of ``raw``, and of the scored classes as ``labels`` and ``predictions``.
     """
     raw_ZYX = _unit_to_uint8(batch.raw[0, 0].numpy())
-    probabilities_CZYX = torch.softmax(logits_NCZYX[0].cpu(), dim=0).numpy()
+    probabilities_CZYX = task.probabilities(logits_NCZYX[0].cpu()).numpy()
     arrays: dict[str, NDArray[Any]] = {
-        "labels": batch.labels[0].numpy().astype(np.uint32),
+        "labels": _for_storage(batch.labels[0].numpy()),
         "mask": batch.mask[0].numpy().astype(np.uint8),
         "metric_mask": batch.metric_mask[0].numpy().astype(np.uint8),
         "loss_scalings": batch.loss_scale[0].numpy(),
     }
     offset = Coordinate(batch.position[0])  # of the output block, absolute voxels
-    context = (Coordinate(raw_ZYX.shape) - Coordinate(arrays["labels"].shape)) // 2
+    context = (Coordinate(raw_ZYX.shape) - Coordinate(arrays["mask"].shape)) // 2
     _write(path / "raw", raw_ZYX, offset - context, batch.voxel_size[0])
     for name, array_ZYX in arrays.items():
         _write(path / name, array_ZYX, offset, batch.voxel_size[0])
     _write(
         path / "predictions", np.rint(probabilities_CZYX * 255).astype(np.uint8), offset, batch.voxel_size[0]
     )
-    middle = arrays["labels"].shape[0] // 2
+    middle = arrays["mask"].shape[0] // 2
+    predicted_ZYX = task.predicted(task.decode(logits_NCZYX[0])).classes_ZYX
     return {
         "raw": raw_ZYX[raw_ZYX.shape[0] // 2],
-        "labels": arrays["labels"][middle],
-        "predictions": probabilities_CZYX[:, middle].argmax(axis=0).astype(np.uint8),
+        "labels": task.target_classes(batch.labels[0].numpy())[middle],
+        "predictions": predicted_ZYX[middle],
     }
 
 
@@ -69,17 +75,20 @@ class ValidationSnapshot:
     def write(
         self,
         roi_voxels: Roi,
-        predicted_ZYX: NDArray[np.uint8],
-        classes_ZYX: NDArray[np.uint8],
-        mask_ZYX: NDArray[np.bool_],
-        metric_mask_ZYX: NDArray[np.bool_],
+        predicted_ZYX: NDArray[Any],
+        true: Truth,
     ) -> None:
         """Write one block; blocks are the chunks."""
-        raw_ZYX = semantic.normalise(self._raw.read_voxels(roi_voxels))
-        arrays = (predicted_ZYX, classes_ZYX, mask_ZYX, metric_mask_ZYX)
+        raw_ZYX = normalise(self._raw.read_voxels(roi_voxels))
+        arrays = (predicted_ZYX, true.classes_ZYX, true.mask_ZYX, true.counted_ZYX)
         for name, array_ZYX in zip(self.NAMES, arrays, strict=True):
             self._volumes[name].write_voxels(roi_voxels, array_ZYX.astype(np.uint8))
         self._volumes["raw"].write_voxels(roi_voxels, _unit_to_uint8(raw_ZYX))
+
+
+def _for_storage(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return classes as uint32, as published; channels as they are."""
+    return labels.astype(np.uint32) if labels.dtype.kind == "i" else labels
 
 
 def _unit_to_uint8(raw_ZYX: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

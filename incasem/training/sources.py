@@ -15,8 +15,8 @@ from incasem.config import (
 )
 from incasem.errors import DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi
-from incasem.tasks import semantic
-from incasem.tasks.ground_truth import GroundTruth
+from incasem.tasks.grey_values import full_scale
+from incasem.tasks.ground_truth import GroundTruth, LabelKind
 from incasem.training._gunpowder import gp
 from incasem.volumes import Volume, check_spatial, open_volume
 
@@ -31,6 +31,7 @@ class Keys:
     LABELS = gp.ArrayKey("LABELS")
     MASK = gp.ArrayKey("MASK")
     METRIC_MASK = gp.ArrayKey("METRIC_MASK")
+    TARGET = gp.ArrayKey("TARGET")
     LOSS_SCALE = gp.ArrayKey("LOSS_SCALE")
     BLOCK = gp.ArrayKey("BLOCK")
     """The output block before it is deformed; its place is what counts, the data are ones."""
@@ -57,12 +58,15 @@ class EntrySource:
     truth: GroundTruth
 
 
-def open_entry(entry: DataEntry, index: int = 0, *, cache_bytes: int = 0) -> EntrySource:
+def open_entry(
+    entry: DataEntry, index: int = 0, *, labels: LabelKind = "classes", cache_bytes: int = 0
+) -> EntrySource:
     """Open the volumes of an entry and check that they fit together.
 
     Args:
         entry: of a data configuration.
         index: its place there.
+        labels: what its label datasets hold.
         cache_bytes: of decoded chunks that the entry may keep in memory, half of them raw data.
 
     Raises:
@@ -72,7 +76,7 @@ def open_entry(entry: DataEntry, index: int = 0, *, cache_bytes: int = 0) -> Ent
     stored_raw = open_volume(entry.file / entry.raw, cache_bytes=cache_bytes // 2)
     raw = stored_raw.with_place(voxel_size=entry.voxel_size)
     check_spatial(raw, entry.nickname)
-    semantic.full_scale(raw.dtype)
+    full_scale(raw.dtype)
     available = raw.roi_voxels
     datasets = (*entry.labels, *((entry.mask,) if entry.mask else ()), *entry.metric_masks)
     volumes = {name: open_volume(entry.file / name) for name in datasets}
@@ -108,18 +112,19 @@ def open_entry(entry: DataEntry, index: int = 0, *, cache_bytes: int = 0) -> Ent
                 )
             )
     resolved = replace(entry, offset=tuple(roi.begin), shape=tuple(roi.shape))
-    truth = GroundTruth(resolved, cache_bytes=cache_bytes // 2 // max(len(datasets), 1))
+    cache_each = cache_bytes // 2 // max(len(datasets), 1)
+    truth = GroundTruth(resolved, labels=labels, cache_bytes=cache_each)
     return EntrySource(index, resolved, roi, raw, truth)
 
 
-def check_entries(entries: Sequence[DataEntry]) -> None:
+def check_entries(entries: Sequence[DataEntry], labels: LabelKind = "classes") -> None:
     """Open every entry, so that data that cannot be used is found before anything is trained.
 
     Raises:
         DataError: a volume that cannot be used; see `open_entry`.
     """
     for index, entry in enumerate(entries):
-        open_entry(entry, index)
+        open_entry(entry, index, labels=labels)
 
 
 def _check_same_voxels(volume: Volume, raw: Volume, entry: DataEntry) -> None:
@@ -141,8 +146,8 @@ class VolumeSource(gp.BatchProvider):
     """Provides raw data, labels, mask and metric mask of an entry at any place.
 
     Raw data are real wherever the volume has them, however far from the ROI, and reflected at the volume's
-    end, as in prediction. Outside the ROI labels are background and both masks 0: nothing there is trained on
-    or scored.
+    end, as in prediction. Outside the ROI both masks are 0: nothing there is trained on or scored. Classes
+    are background there; instances are real as far as the volume goes, since they tell where objects end.
     """
 
     def __init__(self, source: EntrySource) -> None:
@@ -168,10 +173,10 @@ class VolumeSource(gp.BatchProvider):
             return self._read_raw(roi)
         truth = self._source.truth
         if key == Keys.LABELS:
-            inside_only: NDArray[Any] = truth.classes(roi)
-            if not self._source.roi.contains(roi):
-                inside_only = clear_outside(inside_only, roi, self._source.roi)
-            return inside_only
+            labels: NDArray[Any] = truth.labels(roi)
+            if truth.kind == "classes" and not self._source.roi.contains(roi):
+                labels = clear_outside(labels, roi, self._source.roi)
+            return labels
         mask = truth.mask(roi) if key == Keys.MASK else truth.metric_mask(roi)
         return mask.view(np.uint8)
 

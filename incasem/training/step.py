@@ -11,7 +11,7 @@ from torch import nn
 from incasem.config import TrainingConfig
 from incasem.errors import DataError
 from incasem.networks import ValidNetwork
-from incasem.tasks import semantic
+from incasem.tasks.chosen import task_of
 from incasem.training.distributed import Forward, Processes
 from incasem.training.optimization import learning_rate, set_learning_rate
 from incasem.training.samples import Batch
@@ -43,6 +43,7 @@ class Stepper:
 
     def __post_init__(self) -> None:
         self.network.train()
+        self._task = task_of(self.config)
         forward: nn.Module = self.network
         if self.config.training.compile:
             # It wraps the network, which keeps its parameters under their own names.
@@ -84,17 +85,13 @@ class Stepper:
         self.scaler.update()
         return value, logits
 
-    def _totals(self, batches: Sequence[Batch]) -> semantic.StepTotals | None:
+    def _totals(self, batches: Sequence[Batch]) -> list[float] | None:
         """Return what the losses of the step are divided by; None for a batch alone, which tells."""
         if len(batches) == 1 and self.processes.world == 1:
             return None
-        own = semantic.StepTotals.of(batch.loss_scale for batch in batches)
-        scale, voxels, samples = self.processes.total([own.scale, own.voxels, own.samples])
-        return semantic.StepTotals(scale, voxels, int(samples))
+        return self.processes.total(self._task.totals(batch.loss_scale for batch in batches))
 
-    def _backward(
-        self, batch: Batch, totals: semantic.StepTotals | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _backward(self, batch: Batch, totals: list[float] | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the gradient of a batch; return its part of the loss, and the logits, detached."""
         raw = batch.raw.to(self.device, memory_format=torch.channels_last_3d, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
@@ -103,8 +100,7 @@ class Stepper:
         with torch.autocast(self.device.type, dtype=self.precision, enabled=mixed):
             logits = self._forward(raw)
         logits = logits.float()
-        terms = semantic.Terms.of(self.config.loss)
-        loss = semantic.loss(logits, labels, scale, self.config.loss.weight, terms, totals)
+        loss = self._task.loss(logits, labels, scale, totals)
         # The processes' gradients are averaged, and are to be added.
         scaled = self.scaler.scale(loss if self.processes.world == 1 else loss * self.processes.world)
         scaled.backward()  # type: ignore[no-untyped-call]

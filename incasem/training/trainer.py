@@ -19,7 +19,7 @@ from incasem.networks import (
     save_checkpoint,
     write_sidecar,
 )
-from incasem.tasks import semantic
+from incasem.tasks.chosen import task_of
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import Batch
 from incasem.training.history import History
@@ -64,6 +64,9 @@ class Trainer:
     tell: Callable[[str], None] = lambda line: None
     history: History = field(default_factory=History)
 
+    def __post_init__(self) -> None:
+        self._task = task_of(self.config)
+
     def run(self) -> History:
         """Train from iteration ``start`` up to and including ``training.iterations``, as published."""
         settings, clock = self.config.training, self.history.clock
@@ -101,9 +104,8 @@ class Trainer:
         scalars = {"loss_0": loss, "learning_rate": rate, "feed_wait_s": waited}
         self.monitor.training_step(iteration, scalars)
         if iteration % self.config.sacred.log_every == 0:
-            metrics = {"loss_train_0": loss} | batch.class_fractions(self.config.data.num_classes)
-            metrics |= semantic.training_scores(logits, batch.labels, batch.mask)
-            self.monitor.record(iteration, metrics)
+            metrics = self._task.training_metrics(logits, batch.labels, batch.loss_scale, batch.mask)
+            self.monitor.record(iteration, {"loss_train_0": loss} | metrics)
 
     def _save(self, iteration: int) -> None:
         sidecar = self.sidecar | {"iteration": iteration}
@@ -145,7 +147,7 @@ class Trainer:
             write_sidecar(path, self.sidecar | {"iteration": iteration, "scores": scores})
 
     def _pictures(self, section: Section) -> dict[str, NDArray[Any]]:
-        classes = self.config.data.num_classes
+        classes = self._task.num_classes
         return {
             "raw": section.raw_YX,
             "labels": class_picture(section.labels_YX, classes),
@@ -154,8 +156,8 @@ class Trainer:
 
     def _snapshot(self, iteration: int, batch: Batch, logits: torch.Tensor) -> None:
         folder = self.directories.snapshots / "training"
-        pictures = write_training_snapshot(folder / f"{iteration}.zarr", batch, logits)
-        num_classes = self.config.data.num_classes
+        pictures = write_training_snapshot(folder / f"{iteration}.zarr", batch, logits, self._task)
+        num_classes = self._task.num_classes
         classes = {name: class_picture(pictures[name], num_classes) for name in ("labels", "predictions")}
         self.monitor.training_slices(iteration, {"raw": pictures["raw"]} | classes)
 

@@ -15,7 +15,10 @@ from incasem.config import DataEntry, TrainingConfig
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import ValidNetwork
 from incasem.prediction import Predictor
-from incasem.tasks import semantic
+from incasem.tasks.chosen import task_of
+from incasem.tasks.grey_values import normalise
+from incasem.tasks.region_scores import RegionScores
+from incasem.tasks.task import Truth
 from incasem.training.directories import RunDirectories
 from incasem.training.snapshots import ValidationSnapshot
 from incasem.training.sources import EntrySource, open_entry
@@ -40,13 +43,13 @@ class Validation:
 
     nickname: str
     loss: float
-    region: semantic.RegionScores
+    region: RegionScores
     section: Section | None
     """None where it is no longer kept."""
 
     @cached_property
     def scores(self) -> list[dict[str, float]]:
-        """Of class 0, 1, …: see `semantic.RegionScores.by_class`."""
+        """Of class 0, 1, …: see `RegionScores.by_class`."""
         return self.region.by_class()
 
     def scalars(self) -> dict[str, float]:
@@ -93,39 +96,36 @@ class Validator:
         self._config = config
         self._device = device
         self._directories = directories
-        self._datasets = [open_entry(entry, index) for index, entry in enumerate(entries)]
+        self._task = task_of(config)
+        self._datasets = [
+            open_entry(entry, index, labels=self._task.label_kind) for index, entry in enumerate(entries)
+        ]
         self._runs = 0
 
     def run(self, network: ValidNetwork, iteration: int) -> list[Validation]:
         """Return one result a dataset; every ``validation.snapshot.every``-th run is kept as Zarr."""
         precision = self._config.validation.precision
-        predictor = Predictor(network, device=self._device, precision=precision)
+        predictor = Predictor(network, device=self._device, precision=precision, task=self._task)
         every = self._config.validation.snapshot.every
         snapshot = bool(every) and self._runs % every == 0
         self._runs += 1
         return [self._one(dataset, predictor, iteration, snapshot) for dataset in self._datasets]
 
     def _one(self, dataset: EntrySource, predictor: Predictor, iteration: int, snapshot: bool) -> Validation:
-        num_classes = self._config.data.num_classes
-        scores = semantic.RegionScores(num_classes)
-        settings = self._config.loss
-        clip = (settings.balance_labels.clipmin, settings.balance_labels.clipmax)
-        loss = semantic.RegionLoss(num_classes, settings.weight, clip, semantic.Terms.of(settings))
+        task = self._task
+        scores, loss = RegionScores(task.num_classes), task.region_loss()
         middle = _MiddleSection(dataset.roi)
         kept = self._snapshot(dataset, iteration) if snapshot else None
         for block in Grid(dataset.roi, self._block_shape()).blocks():
             roi = block.write_roi
             logits_CZYX = predictor.logits(dataset.raw, roi)
-            classes_ZYX = dataset.truth.classes(roi)
-            mask_ZYX = dataset.truth.mask(roi)
-            counted_ZYX = dataset.truth.metric_mask(roi)
-            decoded = dict(semantic.decode(logits_CZYX))  # what a prediction would store
-            predicted_ZYX = decoded.pop("segmentation")
-            scores.add(predicted_ZYX, list(decoded.values()), classes_ZYX, counted_ZYX)
-            loss.add(logits_CZYX, classes_ZYX, mask_ZYX)
-            middle.add(roi, dataset.raw.read_voxels(roi), classes_ZYX, predicted_ZYX, counted_ZYX)
+            true = task.truth(dataset.truth, roi)
+            predicted = task.predicted(task.decode(logits_CZYX))  # what a prediction would store
+            scores.add(predicted.classes_ZYX, predicted.probabilities, true.classes_ZYX, true.counted_ZYX)
+            loss.add(logits_CZYX, true.target, true.learnt)
+            middle.add(roi, dataset.raw.read_voxels(roi), predicted.classes_ZYX, true)
             if kept is not None:
-                kept.write(roi, predicted_ZYX, classes_ZYX, mask_ZYX, counted_ZYX)
+                kept.write(roi, predicted.classes_ZYX, true)
         return Validation(dataset.entry.nickname, loss.value(), scores, middle.section)
 
     def _block_shape(self) -> Coordinate:
@@ -156,15 +156,14 @@ class _MiddleSection:
         self,
         roi: Roi,
         raw_ZYX: NDArray[Any],
-        labels_ZYX: NDArray[Any],
         predicted_ZYX: NDArray[Any],
-        counted_ZYX: NDArray[Any],
+        true: Truth,
     ) -> None:
         if not roi.begin[0] <= self._z < roi.end[0]:
             return
         z = self._z - roi.begin[0]
         place = (roi - self._roi.offset).to_slices()[1:]
-        self.section.raw_YX[place] = (semantic.normalise(raw_ZYX[z]) + 1) / 2
-        self.section.labels_YX[place] = labels_ZYX[z]
+        self.section.raw_YX[place] = (normalise(raw_ZYX[z]) + 1) / 2
+        self.section.labels_YX[place] = true.classes_ZYX[z]
         self.section.prediction_YX[place] = predicted_ZYX[z]
-        self.section.excluded_YX[place] = ~counted_ZYX[z]
+        self.section.excluded_YX[place] = ~true.counted_ZYX[z]

@@ -44,8 +44,8 @@ def flat(values, prefix=""):
 def test_the_commented_files_repeat_the_defaults(path, load, model):
     assert load(path) == model()
     shown = set(flat(read_yaml(path).values))
-    # A prediction takes data and model from its training run; the two others are set by command-line options.
-    hidden = {n for n in schema_of(model).settings if n.startswith(("data.", "model."))}
+    # A prediction takes task, data and model from its training; the two others are command-line options.
+    hidden = {n for n in schema_of(model).settings if n.startswith(("task.", "data.", "model."))}
     hidden |= {"training.start_from", "training.continue_id"}
     expected = schema_of(model).settings - (hidden if model is PredictionConfig else hidden - set(shown))
     assert shown == expected

@@ -32,7 +32,7 @@ def test_no_voxel_of_a_prediction_by_several_workers_is_lost(home):
         config, load_data_config(home / "cell.json", home), checkpoint=home / "checkpoint",
         output_group=output_group(1, 1), num_workers=4, progress=False,
     )  # fmt: skip
-    for path in result.prob_maps:
+    for path in result.others:
         probability = read(path)
         assert probability.shape == (66, 70, 150)
         assert probability.min() > 0, "a lost voxel is 0"

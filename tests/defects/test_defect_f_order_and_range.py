@@ -6,7 +6,7 @@ import tifffile
 
 from incasem.cli import main
 from incasem.errors import DataError
-from incasem.tasks.semantic import normalise
+from incasem.tasks.grey_values import normalise
 from tests.defects.conftest import read, store
 
 

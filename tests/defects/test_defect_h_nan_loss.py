@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from incasem.networks import balanced_cross_entropy, soft_dice, weighted_bce
-from incasem.tasks.semantic import balance_scale
+from incasem.tasks.semantic_loss import balance_scale
 
 
 def dice(logits, labels, scale, weights):

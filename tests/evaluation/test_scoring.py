@@ -5,10 +5,11 @@ from hypothesis import strategies as st
 
 from incasem.config import DataEntry
 from incasem.errors import DataError
-from incasem.evaluation.scoring import score_entry, score_volume
+from incasem.evaluation.scoring import score_entry, score_volumes
 from incasem.geometry import Roi
 from incasem.metrics import OverlapAccumulator, PrecisionRecallAccumulator
 from incasem.tasks.ground_truth import GroundTruth
+from incasem.tasks.semantic import Semantic
 from incasem.volumes import create_volume, open_volume
 
 VOXEL_SIZE = (5.0, 4.0, 4.0)
@@ -65,9 +66,19 @@ def expected_histograms(arrays):
     return counts.histograms
 
 
+def paths(entry, num_maps):
+    """The stored arrays by name: that many probability maps, then the segmentation."""
+    names = [*(f"prob_maps/class_{c}" for c in range(num_maps)), "segmentation"]
+    return {name: entry.file / name for name in names}
+
+
+def volumes(entry, num_maps):
+    return {name: open_volume(path) for name, path in paths(entry, num_maps).items()}
+
+
 def test_an_entry_is_scored_inside_mask_and_metric_masks(cell):
     entry, arrays = cell
-    counts = score_entry(entry.file / "segmentation", entry, 3)
+    counts = score_entry(paths(entry, 0), entry, Semantic(3))
 
     np.testing.assert_array_equal(counts.overlap.confusion, expected(arrays))
     assert 0 < counts.overlap.voxels < np.prod(SHAPE)
@@ -75,8 +86,7 @@ def test_an_entry_is_scored_inside_mask_and_metric_masks(cell):
 
 def test_probabilities_are_scored_in_the_same_pass(cell):
     entry, arrays = cell
-    maps = [entry.file / f"prob_maps/class_{c}" for c in range(3)]
-    counts = score_entry(entry.file / "segmentation", entry, 3, prob_maps=maps)
+    counts = score_entry(paths(entry, 3), entry, Semantic(3))
 
     np.testing.assert_array_equal(counts.overlap.confusion, expected(arrays))
     np.testing.assert_array_equal(counts.precision_recall.histograms, expected_histograms(arrays))
@@ -86,7 +96,7 @@ def test_probabilities_are_scored_in_the_same_pass(cell):
 
 def test_without_probabilities_there_is_no_average_precision(cell):
     entry, _ = cell
-    counts = score_entry(entry.file / "segmentation", entry, 3)
+    counts = score_entry(paths(entry, 0), entry, Semantic(3))
     assert all(np.isnan(score["average_precision"]) for score in counts.by_class())
 
 
@@ -94,10 +104,8 @@ def test_without_probabilities_there_is_no_average_precision(cell):
 @given(block=st.tuples(*[st.integers(3, 40)] * 3), threads=st.integers(1, 3))
 def test_blocks_and_threads_do_not_change_the_counts(cell, block, threads):
     entry, arrays = cell
-    prediction = open_volume(entry.file / "segmentation")
-    maps = [open_volume(entry.file / f"prob_maps/class_{c}") for c in range(3)]
     truth = GroundTruth(entry)
-    counts = score_volume(prediction, truth, 3, prob_maps=maps, block_shape=block, num_threads=threads)
+    counts = score_volumes(volumes(entry, 3), truth, Semantic(3), block_shape=block, num_threads=threads)
 
     np.testing.assert_array_equal(counts.overlap.confusion, expected(arrays))
     np.testing.assert_array_equal(counts.precision_recall.histograms, expected_histograms(arrays))
@@ -105,23 +113,23 @@ def test_blocks_and_threads_do_not_change_the_counts(cell, block, threads):
 
 def test_a_part_of_the_volume_is_scored(cell):
     entry, arrays = cell
-    prediction = open_volume(entry.file / "segmentation")
-    counts = score_volume(prediction, GroundTruth(entry), 3, roi_voxels=Roi((5, 12, 0), (4, 9, 11)))
+    counts = score_volumes(
+        volumes(entry, 0), GroundTruth(entry), Semantic(3), roi_voxels=Roi((5, 12, 0), (4, 9, 11))
+    )
 
     np.testing.assert_array_equal(counts.overlap.confusion, expected(arrays, np.s_[2:6, 2:11, 4:15]))
 
 
 def test_a_region_outside_the_prediction_is_refused(cell):
     entry, _ = cell
-    prediction = open_volume(entry.file / "segmentation")
     with pytest.raises(DataError):
-        score_volume(prediction, GroundTruth(entry), 3, roi_voxels=Roi((0, 10, -4), SHAPE))
+        score_volumes(volumes(entry, 0), GroundTruth(entry), Semantic(3), roi_voxels=Roi((0, 10, -4), SHAPE))
 
 
 def test_too_few_classes_are_refused(cell):
     entry, _ = cell
     with pytest.raises(DataError, match="allowed: 0 to 1"):
-        score_entry(entry.file / "segmentation", entry, 2)
+        score_entry(paths(entry, 0), entry, Semantic(2))
 
 
 def test_labels_elsewhere_and_no_labels_are_refused(cell):
@@ -130,6 +138,6 @@ def test_labels_elsewhere_and_no_labels_are_refused(cell):
     fields = {"nickname": "cell", "file": entry.file, "voxel_size": VOXEL_SIZE, "raw": "raw"}
     fields |= {"offset": OFFSET, "shape": SHAPE}
     with pytest.raises(DataError, match=r"the place of elsewhere.*allowed: an overlap"):
-        score_entry(entry.file / "segmentation", DataEntry(**fields, labels={"elsewhere": 1}), 2)
+        score_entry(paths(entry, 0), DataEntry(**fields, labels={"elsewhere": 1}), Semantic(2))
     with pytest.raises(DataError, match=r"cell.labels is empty"):
-        score_entry(entry.file / "segmentation", DataEntry(**fields), 2)
+        score_entry(paths(entry, 0), DataEntry(**fields), Semantic(2))

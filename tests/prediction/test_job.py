@@ -25,7 +25,8 @@ from incasem.networks import Unet, save_checkpoint
 from incasem.prediction import Predictor, output_group, predict_entries, prepare_prediction
 from incasem.prediction.outputs import OutputSet
 from incasem.prediction.worker import PredictionWorker, PublishedSizes
-from incasem.tasks.semantic import stored_classes
+from incasem.tasks.semantic import Semantic
+from incasem.tasks.semantic_decoding import stored_classes
 from incasem.volumes import create_volume, open_volume
 
 VOXEL_SIZE = (5.0, 5.0, 5.0)
@@ -113,26 +114,26 @@ def read(path):
 
 
 def prob_maps(result):
-    return np.stack([read(path) for path in result.prob_maps])
+    return np.stack([read(path) for path in result.others])
 
 
 def test_the_whole_region_equals_one_pass_and_lies_where_the_guide_says(cell, predict, probabilities):
     (result,) = predict(entry_of(cell), block_size_voxels=[64, 64, 64], num_workers=2)
 
     assert result.folder == cell / "volumes/predictions/train_0001/predict_0002"
-    assert [str(p.relative_to(result.folder)) for p in result.prob_maps] == [
+    assert [str(p.relative_to(result.folder)) for p in result.others] == [
         "prob_maps/class_0", "prob_maps/class_1",
     ]  # fmt: skip
     np.testing.assert_allclose(prob_maps(result), probabilities, rtol=0, atol=1e-6)
-    segmentation = open_volume(result.segmentation)
+    segmentation = open_volume(result.main)
     assert segmentation.roi_voxels == ROI
     assert segmentation.dtype == np.uint8
     assert segmentation.offset_nm == (0.0, 30.0, 25.0)
-    differing = read(result.segmentation) != probabilities.argmax(axis=0)
+    differing = read(result.main) != probabilities.argmax(axis=0)
     assert np.abs(probabilities[0] - probabilities[1])[differing].max(initial=0) < 1e-5
     assert result.report.blocks_done == 8
     assert str(result.folder) in result.summary()
-    assert not (result.segmentation / ".incasem").exists(), "a finished job leaves no marks behind"
+    assert not (result.main / ".incasem").exists(), "a finished job leaves no marks behind"
 
     (again,) = predict(entry_of(cell), num_workers=1)
     assert again.report.blocks_done == 0
@@ -142,7 +143,7 @@ def test_the_whole_region_equals_one_pass_and_lies_where_the_guide_says(cell, pr
 def test_probabilities_of_one_byte_are_within_one_step(cell, predict, probabilities):
     (result,) = predict(entry_of(cell), output_dtype="uint8")
 
-    assert [path.name for path in result.prob_maps] == ["class_1"]
+    assert [path.name for path in result.others] == ["class_1"]
     stored = prob_maps(result)
     assert stored.dtype == np.uint8
     assert np.abs(stored - probabilities[1:] * 255).max() <= 0.5 + 1e-3
@@ -179,13 +180,14 @@ def test_no_cut_into_blocks_and_tiles_shows_in_the_result(
     if target != file:
         create_volume(target / "x", shape=(2, 2, 2), dtype=np.uint8, voxel_size=VOXEL_SIZE, zarr_format=3)
     output_type = data.draw(st.sampled_from(["float32", "uint8"]))
-    outputs = OutputSet(target / "prediction", roi, VOXEL_SIZE, 2, output_type)
+    outputs = OutputSet(target / "prediction", roi, VOXEL_SIZE, Semantic(2), output_type)
     volumes = outputs.open()
     units = data.draw(st.tuples(*[st.integers(1, 2)] * 3))
     worker = PredictionWorker(
         model=small_model, checkpoint=checkpoint, devices=["cpu"], precision="fp32",
         tile_shape=Coordinate(data.draw(st.tuples(*[st.integers(16, 90)] * 3))),
-        published=None, raw=raw, mask=None, outputs=volumes, output_dtype=output_type,
+        published=None, raw=raw, mask=None, outputs=volumes, task=Semantic(2),
+        output_dtype=output_type,
     )  # fmt: skip
     block = outputs.write_shape * Coordinate(units)
     grid = Grid(roi, block, Coordinate(13, 21, 21))
@@ -212,7 +214,7 @@ def test_nothing_is_predicted_outside_the_mask_whatever_the_blocks(cell, predict
 
     assert result.report.blocks_skipped == 6
     np.testing.assert_allclose(prob_maps(result), probabilities * inside, rtol=0, atol=1e-6)
-    assert not read(result.segmentation)[~inside].any()
+    assert not read(result.main)[~inside].any()
     one_block = prob_maps(result)
     shutil.rmtree(result.folder)
     (result,) = predict(entry, block_size_voxels=[128, 128, 128])
@@ -271,11 +273,12 @@ def test_the_published_tiling_leaves_the_shell_empty(tmp_path, grey_values, chec
     store(tmp_path / "cell.zarr/volumes/raw", grey_values)
     size = (40, 60, 60)
     roi = Roi(ROI.begin, (60, 64, 75))
-    outputs = OutputSet(tmp_path / "cell.zarr/prediction", roi, VOXEL_SIZE, 2, "float32")
+    outputs = OutputSet(tmp_path / "cell.zarr/prediction", roi, VOXEL_SIZE, Semantic(2), "float32")
     volumes = outputs.open()
     worker = PredictionWorker(
         model=small_model, checkpoint=checkpoint, devices=["cpu"], precision="fp32",
         tile_shape=Coordinate(8, 8, 8), output_dtype="float32", mask=None, outputs=volumes,
+        task=Semantic(2),
         published=PublishedSizes(roi, Coordinate(size), network.output_shape(size)),
         raw=open_volume(tmp_path / "cell.zarr/volumes/raw"),
     )  # fmt: skip
@@ -331,10 +334,10 @@ def test_an_output_of_another_shape_stays_as_it_is(cell, predict, checkpoint):
         predict(entry_of(cell, roi=Roi((0, 6, 5), (10, 9, 9))))
     with pytest.raises(DataError, match="precision"):
         predict(entry_of(cell, roi=small), precision="bf16")
-    shutil.rmtree(result.prob_maps[0])
+    shutil.rmtree(result.others[0])
     with pytest.raises(DataError, match="lacks prob_maps/class_0"):
         predict(entry_of(cell, roi=small))
-    np.testing.assert_array_equal(read(result.prob_maps[1]), before[1])
+    np.testing.assert_array_equal(read(result.others[1]), before[1])
 
 
 def test_a_sharded_container_gets_sharded_outputs_of_the_same_values(
@@ -349,7 +352,7 @@ def test_a_sharded_container_gets_sharded_outputs_of_the_same_values(
     (result,) = predict(entry_of(tmp_path / "cell.zarr"), num_workers=2, block_size_voxels=[64, 64, 64])
 
     np.testing.assert_allclose(prob_maps(result), probabilities, rtol=0, atol=1e-6)
-    assert (result.segmentation / "zarr.json").exists()
+    assert (result.main / "zarr.json").exists()
 
 
 @pytest.mark.usefixtures("in_process")

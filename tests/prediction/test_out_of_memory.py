@@ -18,6 +18,7 @@ from incasem.prediction import AlignedTiling, Predictor, PublishedTiling
 from incasem.prediction.memory import is_lost_device, is_out_of_memory
 from incasem.prediction.outputs import OutputSet
 from incasem.prediction.worker import PredictionWorker
+from incasem.tasks.semantic import Semantic
 from incasem.volumes import create_volume, open_volume
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -143,13 +144,15 @@ def job(tmp_path, make_network, small_model):
     )
     raw.write_voxels(raw.roi_voxels, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     save_checkpoint(tmp_path / "checkpoint", make_network(num_fmaps=16), None, {})
-    outputs = OutputSet(tmp_path / "cell.zarr/prediction", raw.roi_voxels, (5.0, 5.0, 5.0), 2, "uint8")
+    outputs = OutputSet(
+        tmp_path / "cell.zarr/prediction", raw.roi_voxels, (5.0, 5.0, 5.0), Semantic(2), "uint8"
+    )
 
     def make(more_bytes):
         worker = PredictionWorker(
             model=small_model | {"num_fmaps": 16}, checkpoint=tmp_path / "checkpoint", devices=["cpu"],
             precision="fp32", tile_shape=Coordinate(128, 128, 128), published=None, raw=raw, mask=None,
-            outputs=outputs.open(), output_dtype="uint8",
+            outputs=outputs.open(), task=outputs.task, output_dtype="uint8",
         )  # fmt: skip
         grid = Grid(raw.roi_voxels, Coordinate(128, 128, 128))
         return Job("predict", grid, WithLessMemory(worker, more_bytes), {}, tmp_path / "state")

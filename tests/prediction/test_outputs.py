@@ -9,6 +9,7 @@ from incasem.errors import DataError
 from incasem.geometry import Coordinate, Roi
 from incasem.prediction import output_container, output_group
 from incasem.prediction.outputs import OutputSet
+from incasem.tasks.semantic import Semantic
 from incasem.volumes import create_volume
 
 
@@ -35,7 +36,7 @@ def test_the_container_is_the_entrys_or_a_zarr_beside_it(file, container):
 @pytest.fixture
 def outputs(tmp_path):
     roi = Roi((7, -5, 100), (70, 20, 65))
-    return OutputSet(tmp_path / "cell.zarr" / output_group(1, 1), roi, (5.9, 4.0, 4.0), 3, "uint8")
+    return OutputSet(tmp_path / "cell.zarr" / output_group(1, 1), roi, (5.9, 4.0, 4.0), Semantic(3), "uint8")
 
 
 def test_the_published_place_is_stored_and_read_by_others(outputs):
@@ -76,8 +77,8 @@ def test_two_classes_take_two_bytes_and_as_published_twelve_less_three():
 
 
 def test_many_classes_need_two_bytes(tmp_path):
-    outputs = OutputSet(tmp_path / "cell.zarr", Roi((0, 0, 0), (2, 2, 2)), (5, 5, 5), 300, "uint8")
-    assert outputs._dtype("segmentation") == np.uint16
+    outputs = OutputSet(tmp_path / "cell.zarr", Roi((0, 0, 0), (2, 2, 2)), (5, 5, 5), Semantic(300), "uint8")
+    assert outputs.arrays["segmentation"].dtype == np.uint16
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def sharded(tmp_path):
 
     def outputs(shape):
         folder = tmp_path / "cell.zarr" / output_group(1, 1)
-        return OutputSet(folder, Roi((0, 0, 0), shape), (5, 5, 5), 2, "uint8")
+        return OutputSet(folder, Roi((0, 0, 0), shape), (5, 5, 5), Semantic(2), "uint8")
 
     return outputs
 

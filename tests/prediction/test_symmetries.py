@@ -9,7 +9,7 @@ from incasem.geometry import Roi
 from incasem.networks import OneConv3d
 from incasem.prediction import AlignedTiling, Predictor
 from incasem.prediction.symmetries import views
-from incasem.tasks.semantic import decode
+from incasem.tasks.semantic_decoding import decode
 
 RNG = np.random.default_rng(0)
 

@@ -18,6 +18,7 @@ from incasem.networks import InferenceNetwork, save_checkpoint
 from incasem.prediction import Device, Planner
 from incasem.prediction.outputs import OutputSet
 from incasem.prediction.worker import PredictionWorker
+from incasem.tasks.semantic import Semantic
 from incasem.volumes import create_volume, open_volume
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -56,7 +57,7 @@ def prepared(tmp_path_factory, network, small_model):
 
 
 def with_outputs(worker, folder, roi=ROI):
-    outputs = OutputSet(folder / "out.zarr/prediction", roi, (5.0, 5.0, 5.0), 2, "float32")
+    outputs = OutputSet(folder / "out.zarr/prediction", roi, (5.0, 5.0, 5.0), Semantic(2), "float32")
     return replace(worker, outputs=outputs.open())
 
 

@@ -16,7 +16,7 @@ from incasem.networks import Unet, initialise, plain_state, standardise
 from incasem.sharing import About, ModelChoice
 from incasem.sharing.model import find_model
 from incasem.sharing.weights import run_weights
-from incasem.tasks.semantic import normalise
+from incasem.tasks.grey_values import normalise
 from incasem.volumes import create_volume
 from tests.sharing.conftest import MODEL, make_checkpoint
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from incasem.config.augmentation import Augmentation, Elastic, Intensity, ShiftedSections
 from incasem.geometry import Coordinate, Roi
-from incasem.tasks import semantic
+from incasem.tasks.semantic import Semantic
+from incasem.tasks.semantic_loss import balance_scale
 from incasem.training import section_defects
 from incasem.training._gunpowder import gp
 from incasem.training.augmentation import (
-    BalanceLabels,
     IntensityAugment,
     ResampleAugment,
     ToNetworkRange,
@@ -19,9 +19,10 @@ from incasem.training.augmentation import (
     optional_nodes,
 )
 from incasem.training.sources import EVERYWHERE, VOXEL
+from incasem.training.target_node import MakeTarget
 
-RAW, LABELS, MASK, SCALE, BLOCK = (
-    gp.ArrayKey(f"TEST_{name}") for name in ("RAW", "LABELS", "MASK", "SCALE", "BLOCK")
+RAW, LABELS, MASK, TARGET, SCALE, BLOCK = (
+    gp.ArrayKey(f"TEST_{name}") for name in ("RAW", "LABELS", "MASK", "TARGET", "SCALE", "BLOCK")
 )
 # An offset that keeps the coordinates below positive.
 FAR = 200
@@ -194,13 +195,13 @@ def test_the_loss_scale_is_gunpowders_own(masked):
     roi = Roi((0, 0, 0), labels.shape)
     found = []
     for node in (
-        BalanceLabels(LABELS, MASK, SCALE, 2, (0.01, 0.99)),
+        MakeTarget(LABELS, MASK, TARGET, SCALE, Semantic(2)),
         gp.BalanceLabels(LABELS, SCALE, MASK, num_classes=2, clipmin=0.01, clipmax=0.99),
     ):
         with gp.build(Constant(LABELS=labels, MASK=mask) + node) as pipeline:
             found.append(pipeline.request_batch(gp.BatchRequest({SCALE: gp.ArraySpec(roi=roi)}))[SCALE].data)
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
-    np.testing.assert_array_equal(found[0], semantic.balance_scale(labels, mask, 2))
+    np.testing.assert_array_equal(found[0], balance_scale(labels, mask, 2))
 
 
 @given(SIZES, st.integers(0, 2**31), st.integers(0, 2))

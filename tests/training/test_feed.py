@@ -16,8 +16,9 @@ import torch
 
 from incasem.errors import ConfigError, DataError
 from incasem.geometry import Coordinate
+from incasem.tasks.semantic import Semantic
 from incasem.training import feed as feed_module
-from incasem.training.feed import Batch, Sample, SampleFeed, _samples_ahead
+from incasem.training.feed import Sample, SampleFeed, _samples_ahead
 from incasem.training.pipeline import SampleShape
 from tests.training.cells import cell, small_config
 
@@ -114,13 +115,6 @@ def test_batches_stack_samples_in_order(entry):
     )
 
 
-def test_class_fractions_count_inside_the_mask():
-    labels = torch.tensor([0, 1, 1, 1]).reshape(1, 1, 1, 4)
-    mask = torch.tensor([1, 1, 0, 0], dtype=torch.uint8).reshape(1, 1, 1, 4)
-    batch = Batch(labels, labels, labels, mask, mask, [(0, 0, 0)], [0], ["a"], [(1.0, 1.0, 1.0)], [0])
-    assert batch.class_fractions(3) == {"pct_class_0": 0.5, "pct_class_1": 0.5, "pct_class_2": 0.0}
-
-
 def test_a_worker_that_is_killed_ends_the_training_within_seconds(entry):
     killed = []
 
@@ -179,10 +173,10 @@ def test_little_shared_memory_goes_through_pipes(entry, monkeypatch):
     usage = type(feed_module.shutil.disk_usage("/"))
     monkeypatch.setattr(feed_module, "SHARED_MEMORY", entry.file)  # a folder that exists
     monkeypatch.setattr(feed_module.shutil, "disk_usage", lambda _: usage(10**6, 0, 10**6))
-    assert _samples_ahead(20, 1, shape) == (3, True)
-    assert _samples_ahead(20, 2, shape) == (2, False)
+    assert _samples_ahead(20, 1, shape, Semantic(2)) == (3, True)
+    assert _samples_ahead(20, 2, shape, Semantic(2)) == (2, False)
     monkeypatch.setattr(feed_module.shutil, "disk_usage", lambda _: usage(1, 1, 0))
-    assert _samples_ahead(20, 1, shape) == (2, False)
+    assert _samples_ahead(20, 1, shape, Semantic(2)) == (2, False)
     assert_same(make([entry], 3, num_workers=1), make([entry], 3))
 
 
@@ -190,8 +184,8 @@ def test_samples_ahead_are_those_of_the_settings():
     shape = SampleShape(Coordinate(INPUT), Coordinate(OUTPUT))
     if feed_module.SHARED_MEMORY.is_dir() and feed_module.shutil.disk_usage("/dev/shm").free < 10**8:
         pytest.skip("too little shared memory")
-    assert _samples_ahead(20, 8, shape) == (3, True)
-    assert _samples_ahead(1, 8, shape) == (1, True)
+    assert _samples_ahead(20, 8, shape, Semantic(2)) == (3, True)
+    assert _samples_ahead(1, 8, shape, Semantic(2)) == (1, True)
 
 
 def test_no_more_workers_than_cpus_or_samples(entry, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from incasem.config import load_training_config
 from incasem.networks import ScoredCheckpoint, write_sidecar
-from incasem.tasks.semantic import RegionScores
+from incasem.tasks.region_scores import RegionScores
 from incasem.training.history import History, scores_of
 from incasem.training.report import curves, write_training_report
 from incasem.training.validation import Section, Validation

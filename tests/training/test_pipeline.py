@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from incasem.geometry import Coordinate, Roi
-from incasem.tasks import semantic
+from incasem.tasks.grey_values import normalise
+from incasem.tasks.semantic_loss import balance_scale
 from incasem.training.locations import index_entry
 from incasem.training.pipeline import SampleShape, build_pipeline, sample_request
 from incasem.training.sources import open_entry
@@ -48,12 +49,12 @@ def test_a_sample_has_the_promised_arrays(samples):
         assert sample["RAW"].shape == (28, 28, 28)
         assert sample["RAW"].dtype == np.float32
         assert -1 <= sample["RAW"].min() < sample["RAW"].max() <= 1
-        for name, dtype in (("LABELS", np.uint8), ("MASK", np.uint8), ("METRIC_MASK", np.uint8)):
+        for name, dtype in (("TARGET", np.uint8), ("MASK", np.uint8), ("METRIC_MASK", np.uint8)):
             assert sample[name].shape == (10, 10, 10)
             assert sample[name].dtype == dtype
         assert all(array.flags.c_contiguous for name, array in sample.items() if name != "BLOCK")
         np.testing.assert_array_equal(
-            sample["LOSS_SCALE"], semantic.balance_scale(sample["LABELS"], sample["MASK"], 2)
+            sample["LOSS_SCALE"], balance_scale(sample["TARGET"], sample["MASK"], 2)
         )
         assert samples.sources[0].roi.contains(Roi(sample["PLACE"][1:], (10, 10, 10)))
 
@@ -72,8 +73,8 @@ def test_without_augmentation_a_sample_is_a_region_of_the_volumes(entry):
         sample = plain[number]
         block = Roi(sample["PLACE"][1:], (10, 10, 10))
         raw = source.raw.read_voxels(block.grow(Coordinate(9, 9, 9), Coordinate(9, 9, 9)), beyond="reflect")
-        np.testing.assert_allclose(sample["RAW"], semantic.normalise(raw), atol=1e-6)
-        np.testing.assert_array_equal(sample["LABELS"], source.truth.classes(block))
+        np.testing.assert_allclose(sample["RAW"], normalise(raw), atol=1e-6)
+        np.testing.assert_array_equal(sample["TARGET"], source.truth.classes(block))
         assert sample["MASK"].all()
 
 
@@ -83,10 +84,10 @@ def test_with_flips_alone_the_values_stay_and_the_place_is_right(entry):
     for number in range(10):
         sample = flipped[number]
         block = Roi(sample["PLACE"][1:], (10, 10, 10))
-        raw = semantic.normalise(source.raw.read_voxels(block))
+        raw = normalise(source.raw.read_voxels(block))
         middle = sample["RAW"][9:19, 9:19, 9:19]
         np.testing.assert_allclose(np.sort(middle, axis=None), np.sort(raw, axis=None), atol=1e-6)
-        assert sample["LABELS"].sum() == source.truth.classes(block).sum()
+        assert sample["TARGET"].sum() == source.truth.classes(block).sum()
 
 
 @pytest.mark.parametrize("reads", [(28, 24, 40), (40, 28, 24)])
@@ -97,7 +98,7 @@ def test_patches_of_unequal_sides(tmp_path, reads):
     for number in range(12):
         sample = samples[number]
         assert sample["RAW"].shape == reads
-        assert sample["LABELS"].shape == tuple(shape.output)
+        assert sample["TARGET"].shape == tuple(shape.output)
         assert sample["MASK"].mean() > 0.5
 
 
@@ -113,7 +114,7 @@ def test_outside_the_roi_nothing_is_learnt(tmp_path):
         inside[(Roi((20, 20, 20), (6, 5, 4)) - block.begin).to_slices()] = True
         assert inside.sum() == 6 * 5 * 4
         np.testing.assert_array_equal(sample["MASK"] != 0, inside)
-        np.testing.assert_array_equal(sample["LABELS"] != 0, inside)
+        np.testing.assert_array_equal(sample["TARGET"] != 0, inside)
         np.testing.assert_array_equal(sample["LOSS_SCALE"] != 0, inside)
         assert np.ptp(sample["RAW"][0]) > 0  # the raw data are real there
     deformed = [Samples([entry])[number] for number in range(10)]
@@ -181,7 +182,7 @@ def test_samples_with_every_kind_depend_on_seed_and_number_alone(entry, samples)
     assert not same(first[1], samples[1])
     np.testing.assert_array_equal(first[1]["PLACE"], samples[1]["PLACE"])
     np.testing.assert_array_equal(
-        first[1]["LOSS_SCALE"], semantic.balance_scale(first[1]["LABELS"], first[1]["MASK"], 2)
+        first[1]["LOSS_SCALE"], balance_scale(first[1]["TARGET"], first[1]["MASK"], 2)
     )
 
 
@@ -201,4 +202,4 @@ def test_labels_stay_on_their_raw_data_with_every_geometry(tmp_path):
     for number in range(10):
         sample = drawn[number]
         white = sample["RAW"][9:19, 9:19, 9:19] > 0
-        assert (white != (sample["LABELS"] != 0)).mean() < 0.06
+        assert (white != (sample["TARGET"] != 0)).mean() < 0.06

@@ -9,7 +9,7 @@ import torch
 from incasem.config import load_data_config
 from incasem.errors import CheckpointError, ConfigError, DataError, TrackingError
 from incasem.networks import Unet, load_checkpoint, load_into
-from incasem.tasks import semantic
+from incasem.tasks import semantic_loss
 from incasem.tracking import TRAININGS, open_store
 from incasem.training.feed import SampleFeed
 from incasem.training.run import TrainingRequest, train
@@ -260,8 +260,8 @@ def test_fine_tuning_begins_with_the_loss_of_the_loaded_network(project, weights
     with SampleFeed(entries, used, (28, 28, 28), (10, 10, 10), seed=11) as feed, torch.inference_mode():
         batch = next(feed.batches())
         logits = network(batch.raw.contiguous(memory_format=torch.channels_last_3d))
-        loss = semantic.loss(
-            logits, batch.labels, batch.loss_scale, (1, 1), semantic.Terms(*weights_of_losses)
+        loss = semantic_loss.loss(
+            logits, batch.labels, batch.loss_scale, (1, 1), semantic_loss.Terms(*weights_of_losses)
         )
     assert losses(project, second)[0] == pytest.approx(float(loss), rel=1e-6)
 
