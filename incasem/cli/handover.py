@@ -1,6 +1,7 @@
-"""The verbs that hand results over to other programs."""
+"""The verbs that hand results over to other programs, and take over their settings."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from incasem.cli.arguments import ZYX, add_workers, make_parser, path_argument, tell, tell_report
 from incasem.errors import ConfigError, explain
@@ -88,3 +89,46 @@ def export_h5(program: str, arguments: Sequence[str]) -> None:
     job = Hdf5Options(datasets, options.output, options.out_datasets, options.lossless)
     for name, report in run_export(job):
         tell_report(report, job.output / name)
+
+
+def import_pytc(program: str, arguments: Sequence[str]) -> None:
+    """Take over the settings of a PyTorch Connectomics v1 training."""
+    parser = make_parser(
+        program,
+        "Take over the settings of PyTorch Connectomics v1: writes config_training.yaml, "
+        "config_prediction.yaml and data configurations, and lists what nothing here corresponds to. Later "
+        "settings win: the defaults of that program, --config-base, --config-file, then KEY VALUE ….",
+    )
+    add = parser.add_argument
+    add("--config-base", "--config_base", type=path_argument, metavar="FILE", help="YAML of many runs")
+    add("--config-file", "--config_file", type=path_argument, metavar="FILE", help="YAML of this run")
+    add("-o", "--output", type=path_argument, default=Path("."), metavar="FOLDER", help="where the files go")
+    add(
+        "--resolution", nargs=3, type=float, metavar=ZYX,
+        help="voxel size, nm, which those settings do not have (default: as the images state)",
+    )  # fmt: skip
+    add("--ignore_unknown", action="store_true", help="list keys that version 1 does not have, and go on")
+    add("settings", nargs="*", metavar="KEY VALUE", help="single settings, such as SOLVER.BASE_LR 0.01")
+    options = parser.parse_args(list(arguments))
+
+    from incasem.sharing.connectomics import ImportRequest, import_settings
+
+    resolution = options.resolution
+    made = import_settings(
+        ImportRequest(
+            options.config_base,
+            options.config_file,
+            options.settings,
+            options.output,
+            None if resolution is None else (resolution[0], resolution[1], resolution[2]),
+            options.ignore_unknown,
+        )
+    )
+    for line in made.listing.lines(with_taken=False):
+        tell(line)
+    for file in made.files:
+        tell(f"wrote {file}")
+    for volume in made.missing:
+        tell(f"not there: {volume}")
+    for command in made.commands():
+        tell(f"  {command}")

@@ -42,6 +42,12 @@ VERBS = {
             "make labels of organelles of COSEM's annotations",
             "cosem_labels",
         ),
+        Verb(
+            "import-pytc",
+            "incasem.cli.handover",
+            "take over the settings of PyTorch Connectomics",
+            "import_pytc",
+        ),
         Verb("check", "incasem.cli.check", "check a training, a prediction or volumes beforehand", "check"),
         Verb("train", "incasem.cli.train", "train, fine-tune or continue a training", "train"),
         Verb("predict", "incasem.cli.predict", "segment whole volumes with a trained network", "predict"),

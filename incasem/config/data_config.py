@@ -200,12 +200,10 @@ def _entry(nickname: str, values: Any, data_dir: Path) -> DataEntry:
     if file is None:
         raise _ProblemsError(
             [
-                explain(
-                    f"{nickname}.file", "missing", "a container such as cell.zarr, or `raw` with one in it",
-                    f"{entry.raw!r} alone does not say in which file it lies",
-                )
+                f"{nickname}.file is not set; allowed: a container such as cell.zarr, or `raw` with one in it. "
+                f"{entry.raw!r} alone does not say in which file it lies."
             ]
-        )  # fmt: skip
+        )
 
     def placed(dataset: str) -> str:
         return dataset if container_of(dataset) is None else str(data_dir / Path(dataset).expanduser())

@@ -484,7 +484,7 @@ def test_without_the_package_for_meshes(tmp_path, in_process, monkeypatch):
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(draco.importlib, "import_module", missing)
-    with pytest.raises(ConfigError, match=r"proofreading.*--no_meshes"):
+    with pytest.raises(ConfigError, match=r"viewers.*--no_meshes"):
         run(tmp_path, None)
     assert not (tmp_path / "out").exists()
     run(tmp_path, None, meshes=False)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from incasem.errors import ConfigError
 from incasem.formatting.precomputed.octree import QUANTIZATION_BITS
 
-EXTRA = "proofreading"
+EXTRA = "viewers"
 _EFFORT = 5
 """Of the compression, 0 to 10."""
 
