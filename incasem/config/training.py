@@ -13,6 +13,7 @@ from incasem.config.fields import (
     Fraction,
     NotNegative,
     NotNegativeNumber,
+    OptionalDevice,
     OptionalFraction,
     OptionalInteger,
     OptionalPositive,
@@ -162,6 +163,8 @@ class Validation(NetworkSizes):
     """As `training.precision`."""
     block_size_voxels: OptionalPositiveTriple = None
     """Voxels kept of one pass; None: `output_size_voxels` or what the planner finds faster."""
+    device: OptionalDevice = None
+    """Where it runs while the training goes on; None: a second GPU that is free, else the training waits."""
     snapshot: ValidationSnapshot = ValidationSnapshot()
 
 

@@ -186,6 +186,8 @@ def _commands(commands: Sequence[tuple[str, str]]) -> list[str]:
 def _facts(facts: Mapping[str, Mapping[str, object]]) -> list[str]:
     parts = []
     for heading, rows in facts.items():
+        if not rows:
+            continue
         cells = [
             f'<tr><th scope="row">{escape(key)}</th><td>{escape(format_value(value))}</td></tr>'
             for key, value in rows.items()

@@ -1,7 +1,7 @@
 """Which checkpoint of a training to predict with, and which ones to keep."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -71,7 +71,9 @@ def mean_score(sidecar: Mapping[str, Any] | None, score: str) -> float | None:
     return fmean(values) if values else None
 
 
-def remove_old_checkpoints(directory: Path | str, keep: int, newest: int) -> None:
+def remove_old_checkpoints(
+    directory: Path | str, keep: int, newest: int, spare: Collection[Path] = ()
+) -> None:
     """Remove all checkpoints but the ``keep`` newest ones and the best validated one.
 
     Also what a killed training left half-written.
@@ -81,11 +83,12 @@ def remove_old_checkpoints(directory: Path | str, keep: int, newest: int) -> Non
         keep: at least 1. With 1, a newest one that is damaged later leaves the best one alone.
         newest: iteration of the newest one. What lies there of later ones is damaged, or the training would
             have gone on from it; it does not count and stays until it is replaced.
+        spare: checkpoints to keep in any case, whose validation is not done.
     """
     for path in Path(directory).glob(".model_checkpoint_*.tmp"):
         path.unlink(missing_ok=True)
     own = [path for iteration, path in list_checkpoints(directory) if iteration <= newest]
     best = best_checkpoint(directory)
     for path in own[:-keep]:
-        if path != best:
+        if path != best and path not in spare:
             remove_checkpoint(path)

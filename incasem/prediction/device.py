@@ -29,13 +29,14 @@ def choose_devices(setting: int | str | Sequence[int | str]) -> tuple[torch.devi
     return tuple(choose_device(f"cuda:{one}" if isinstance(one, int) else one) for one in setting)
 
 
-def choose_device(setting: int | str) -> torch.device:
+def choose_device(setting: int | str, name: str = "torch.device") -> torch.device:
     """Return the device for ``torch.device``.
 
     Args:
         setting: a GPU's number; "cpu"; "cuda" (the first GPU) or "cuda:N"; "auto" (a GPU if there is one).
             Without any GPU a number means the processor, with a warning: 0 is the published default, and its
             commands must work on a laptop.
+        name: of the setting, for messages.
 
     Raises:
         ConfigError: unknown, or a GPU that this machine does not have.
@@ -51,9 +52,9 @@ def choose_device(setting: int | str) -> torch.device:
         if int(number) < gpus:
             return torch.device("cuda", int(number))
         if not gpus and text.isdigit():
-            logger.warning("torch.device is %s, but no GPU is available: the processor is used.", text)
+            logger.warning("%s is %s, but no GPU is available: the processor is used.", name, text)
             return torch.device("cpu")
     here = ", ".join(f"{i} ({torch.cuda.get_device_name(i)})" for i in range(gpus)) or "no GPU"
     raise ConfigError(
-        explain("torch.device", setting, f"cpu, auto, or the number of a GPU; here: {here}", "Correct it")
+        explain(name, setting, f"cpu, auto, or the number of a GPU; here: {here}", "Correct it")
     )

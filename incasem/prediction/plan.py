@@ -20,7 +20,7 @@ from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate, Roi, ceil_to_multiple
 from incasem.networks import Backend, ValidNetwork
 from incasem.prediction.cost import NetworkCost
-from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
+from incasem.prediction.tiling import NO_MARGIN, AlignedTiling, Margin, PublishedTiling, Tiling
 
 _TENSOR_LIMIT = 2**31
 _MEMORY_SHARE = 0.5
@@ -137,6 +137,7 @@ class Planner:
         write_shape: smallest unit of the output that one writer must own (z, y, x, voxels).
         published: the published tiling of the whole ROI, or None for aligned tiles.
         views: passes of the network over each tile (test-time augmentation).
+        margin: voxels that a tile emits beyond what is kept of it, see `AlignedTiling`.
         buffers: what a worker holds of a block.
     """
 
@@ -149,12 +150,13 @@ class Planner:
         published: PublishedTiling | None = None,
         *,
         views: int = 1,
+        margin: Margin = NO_MARGIN,
         buffers: BlockBuffers | None = None,
     ) -> None:
         self._network, self._device, self._roi = network, device, roi_voxels
         self._unit = Coordinate(write_shape)
         self._published = published
-        self._views, self._buffers = views, buffers or BlockBuffers()
+        self._views, self._margin, self._buffers = views, margin, buffers or BlockBuffers()
         self._cost = NetworkCost(network, device.kind, device.backend)
 
     def plan(self, block_shape: Sequence[int] | None = None, num_workers: int = 1) -> PredictionPlan:
@@ -244,7 +246,8 @@ class Planner:
             smaller = Coordinate(max(t * 7 // 8 // s * s, s) for t, s in zip(tile, stride, strict=True))
             if smaller == tile:
                 buffers = self._buffers.memory(math.prod(block_shape), math.prod(block_shape))
-                needed = (self._memory(self._network.input_shape_for(tile)) + buffers) / _MEMORY_SHARE
+                emitted = tile + self._margin[0] + self._margin[1]
+                needed = (self._memory(self._network.input_shape_for(emitted)) + buffers) / _MEMORY_SHARE
                 raise ConfigError(
                     explain(
                         "memory of one worker",
@@ -280,7 +283,7 @@ class Planner:
         """
         if tile_shape is None:
             tile_shape = self._whole_tile(block_shape)
-        tiling: Tiling = self._published or AlignedTiling(self._network, tile_shape)
+        tiling: Tiling = self._published or AlignedTiling(self._network, tile_shape, self._margin)
         axes = [self._along(tiling, axis, block_shape[axis]) for axis in range(3)]
         read, largest_read = (math.prod(numbers) for numbers in list(zip(*axes, strict=True))[1:])
         buffers = self._buffers.memory(largest_read, math.prod(block_shape))
@@ -327,20 +330,24 @@ class Planner:
         return sizes, sum(read), max(read, default=0)
 
 
-def largest_tile(network: ValidNetwork, device: Device, views: int = 1) -> Coordinate:
+def largest_tile(
+    network: ValidNetwork, device: Device, views: int = 1, margin: Margin = NO_MARGIN
+) -> Coordinate:
     """Return the largest cube (multiples of the stride, voxels) to ask of one call of the network.
 
     Args:
         network: gives geometry and cost.
         device: where it runs.
         views: passes over each tile.
+        margin: voxels that a tile emits beyond what is kept of it, see `AlignedTiling`.
 
     Raises:
         ConfigError: the memory does not hold the smallest one.
     """
     unlimited = Coordinate((_LARGEST_EDGE,) * 3)
     buffers = BlockBuffers(0, 0)  # the caller's business: it is not known how much the caller will ask for
-    planner = Planner(network, device, Roi((0, 0, 0), unlimited), unlimited, views=views, buffers=buffers)
+    roi = Roi((0, 0, 0), unlimited)
+    planner = Planner(network, device, roi, unlimited, views=views, margin=margin, buffers=buffers)
     return planner.plan().tile_shape
 
 

@@ -16,7 +16,7 @@ from incasem.geometry import Roi
 from incasem.networks import Backend, InferenceNetwork, ValidNetwork, choose_precision
 from incasem.prediction.memory import free_cached_memory, is_out_of_memory
 from incasem.prediction.plan import Device, largest_tile
-from incasem.prediction.symmetries import Views, views
+from incasem.prediction.symmetries import Views, counts, margin, views
 from incasem.prediction.tiling import AlignedTiling, Tile, Tiling
 from incasem.prediction.uploads import Uploaded, Uploads
 from incasem.tasks.semantic import Semantic
@@ -67,7 +67,8 @@ class Predictor:
         network: what runs, with the precision that it found to be right.
 
     Raises:
-        ConfigError: the network has not the symmetries of ``tta``.
+        ConfigError: the network or its channels have not the symmetries of ``tta``, or these need a margin
+            that the published tiling does not have.
     """
 
     def __init__(
@@ -83,20 +84,22 @@ class Predictor:
     ) -> None:
         device = torch.device(device)
         self._task = task or Semantic(network.num_fmaps_out)
-        self._views = views(tta, network)
+        self._views = views(tta, network, self._task.meanings)
         self.network = InferenceNetwork(network, device, choose_precision(precision, device), backend=backend)
         self._backend: Backend = backend
         self.num_classes = network.num_fmaps_out
         self._source = network
         self._uploads = Uploads(device)
         if tiling is not None:
-            self.tiling = tiling
+            self.tiling = tiling.with_margin(margin(self._views))
 
     @cached_property
     def tiling(self) -> Tiling:
         """Where the tiles lie."""
         device = Device.of(self.network.device, self.network.precision, backend=self._backend)
-        return AlignedTiling(self._source, largest_tile(self._source, device, len(self._views)))
+        needed = margin(self._views)
+        tile_shape = largest_tile(self._source, device, len(self._views), needed)
+        return AlignedTiling(self._source, tile_shape, needed)
 
     def read(self, raw: Volume, roi_voxels: Roi) -> RawRegion:
         """Read what the tiles of ``roi_voxels`` need, each voxel once, and start its way to the device.
@@ -204,17 +207,17 @@ class Predictor:
         assert region.values is not None
         raw_CZYX = region.values.normalised((tile.input_roi - region.roi_voxels.begin).to_slices())
         raw_NCZYX = raw_CZYX.reshape((1,) * (5 - raw_CZYX.ndim) + tuple(raw_CZYX.shape))
-        crop = (slice(None), *tile.crop)
         if len(self._views) == 1:
-            return self.network(raw_NCZYX)[0][crop]
-        total: Tensor | None = None
+            return self.network(raw_NCZYX)[0][(slice(None), *tile.crop)]
         with torch.inference_mode():
+            shape = (self.num_classes, *tile.keep_roi.shape)
+            total_CZYX = torch.zeros(shape, dtype=torch.float32, device=self.network.device)
             for view in self._views:
-                seen = self._task.probabilities(self.network(view.of(raw_NCZYX))[0])
-                probabilities = view.back(seen)[crop]
-                total = probabilities.contiguous() if total is None else total.add_(probabilities)
-            assert total is not None
-            return self._task.outputs(total.div_(len(self._views)))
+                seen_CZYX = self._task.probabilities(self.network(view.of(raw_NCZYX))[0])
+                view.add_to(total_CZYX, seen_CZYX, tile.crop)
+            for total_ZYX, count in zip(total_CZYX, counts(self._views), strict=True):
+                total_ZYX /= count
+            return self._task.outputs(total_CZYX)
 
 
 def _union(rois: Sequence[Roi]) -> Roi:

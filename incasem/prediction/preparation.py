@@ -22,7 +22,7 @@ from incasem.prediction.entries import OpenedEntry, check_task, check_voxel_size
 from incasem.prediction.outputs import OutputSet, output_folders
 from incasem.prediction.plan import BlockBuffers, Device, Planner, PredictionPlan
 from incasem.prediction.speed import measured_speed
-from incasem.prediction.symmetries import views
+from incasem.prediction.symmetries import margin, views
 from incasem.prediction.worker import BLOCKS_IN_FLIGHT, PublishedSizes, load_network
 from incasem.tasks.chosen import task_of
 
@@ -206,13 +206,16 @@ def plan_entry(
     used = Counter(devices[worker % len(devices)] for worker in range(num_workers))
     precision, backend = _precision(config, devices), config.prediction.backend
     sharing = [Device.of(device, precision, count, backend) for device, count in used.items()]
+    seen = views(config.prediction.tta, network, task_of(config).meanings)
+    tiling = None if published is None else published.tiling(network).with_margin(margin(seen))
     planner = Planner(
         network,
         min(sharing, key=lambda device: device.memory_bytes),
         opened.roi,
         outputs.write_shape,
-        None if published is None else published.tiling(network),
-        views=len(views(config.prediction.tta, network)),
+        tiling,
+        views=len(seen),
+        margin=margin(seen),
         buffers=BlockBuffers(
             read_bytes=opened.raw.dtype.itemsize,
             written_bytes=outputs.bytes_per_voxel + 4 * network.num_fmaps_out,  # logits and what they become

@@ -22,6 +22,10 @@ from incasem.networks import ValidNetwork
 _UNLIMITED = 2**40
 
 
+Margin = tuple[Coordinate, Coordinate]
+NO_MARGIN = (Coordinate(0, 0, 0), Coordinate(0, 0, 0))
+
+
 class AxisTile(NamedTuple):
     """One tile along one axis, absolute voxels: what is kept of its output, and what it reads."""
 
@@ -58,6 +62,14 @@ class Tiling(ABC):
     context: Coordinate
 
     @abstractmethod
+    def with_margin(self, margin: Margin) -> "Tiling":
+        """Return the tiling whose tiles emit at least ``margin`` voxels (before, after) beyond what is kept.
+
+        Raises:
+            ConfigError: this tiling cannot.
+        """
+
+    @abstractmethod
     def axis_tiles(self, axis: int, begin: int, end: int) -> list[AxisTile]:
         """Return the tiles of ``axis`` (0 = z) that give voxels ``begin`` … ``end`` - 1, in order."""
 
@@ -87,10 +99,14 @@ class AlignedTiling(Tiling):
         network: gives stride, context and legal sizes.
         tile_shape: most voxels (z, y, x) that one tile may be asked for; rounded down to the stride, but at
             least one stride. None: any region is one tile.
+        margin: voxels (before, after) that each tile emits at least beyond what is kept of it, and beyond
+            ``tile_shape``; see `symmetries`.
     """
 
-    def __init__(self, network: ValidNetwork, tile_shape: Sequence[int] | None = None) -> None:
-        self._network = network
+    def __init__(
+        self, network: ValidNetwork, tile_shape: Sequence[int] | None = None, margin: Margin = NO_MARGIN
+    ) -> None:
+        self._network, self._margin = network, margin
         self.context = network.context_voxels
         self._tile_shape: Coordinate | None = None
         if tile_shape is not None:
@@ -101,22 +117,23 @@ class AlignedTiling(Tiling):
     def axis_tiles(self, axis: int, begin: int, end: int) -> list[AxisTile]:
         """Return the fewest tiles of about equal size; see `Tiling.axis_tiles`."""
         stride = self._network.stride[axis]
-        first = begin // stride * stride
-        span = end - first
+        before, after = (voxels[axis] for voxels in self._margin)
+        first = (begin - before) // stride * stride
+        span = end - before - first
         step = span if self._tile_shape is None else self._tile_shape[axis]
         # Networks emit a few voxels more than a multiple of the stride; the last tile makes use of them.
-        spare = self._emitted(axis, step) - step
+        spare = self._emitted(axis, step + before + after) - step - before - after
         count = max(1, -(-(span - spare) // step))
         if count > 1:
             step = min(step, -(-span // (count * stride)) * stride)
         tiles = []
         for index in range(count):
             output_begin = first + index * step
-            keep_end = end if index == count - 1 else output_begin + step
-            wanted = keep_end - output_begin
+            keep_end = end if index == count - 1 else output_begin + before + step
+            wanted = keep_end + after - output_begin
             tiles.append(
                 AxisTile(
-                    keep_begin=max(begin, output_begin),
+                    keep_begin=max(begin, output_begin + before),
                     keep_end=keep_end,
                     input_begin=output_begin - self.context[axis],
                     input_size=self._input_size(axis, wanted),
@@ -124,23 +141,30 @@ class AlignedTiling(Tiling):
             )
         return tiles
 
+    def with_margin(self, margin: Margin) -> "AlignedTiling":
+        """Return the tiling with tiles that emit more; see `Tiling.with_margin`."""
+        return AlignedTiling(self._network, self._tile_shape, margin)
+
     def is_smallest(self, tile: Tile) -> bool:
         """Return whether no smaller tile than ``tile`` could be given to the network."""
-        least = self._network.input_shape_for(self._network.stride)
-        return all(size <= limit for size, limit in zip(tile.input_roi.shape, least, strict=True))
+        return all(size <= limit for size, limit in zip(tile.input_roi.shape, self._least(), strict=True))
 
     def halved(self, tile: Tile) -> "AlignedTiling":
         """Return the tiling whose tiles are at most half of ``tile`` along its longest axis.
 
         ``tile`` is one of this tiling and not the smallest.
         """
-        least = self._network.input_shape_for(self._network.stride)
-        sizes = zip(tile.keep_roi.shape, tile.input_roi.shape, least, strict=True)
+        sizes = zip(tile.keep_roi.shape, tile.input_roi.shape, self._least(), strict=True)
         edges = [keep if read > smallest else 0 for keep, read, smallest in sizes]
         axis = edges.index(max(edges))
         limits = list(self._tile_shape or Coordinate((_UNLIMITED,) * 3))
         limits[axis] = max(1, edges[axis] // 2)
-        return AlignedTiling(self._network, limits)
+        return AlignedTiling(self._network, limits, self._margin)
+
+    def _least(self) -> Coordinate:
+        """Return the input of the smallest tile."""
+        before, after = self._margin
+        return self._network.input_shape_for(self._network.stride + before + after)
 
     def _input_size(self, axis: int, wanted: int) -> int:
         return int(self._network.input_shape_for((wanted,) * 3)[axis])
@@ -192,6 +216,19 @@ class PublishedTiling(Tiling):
             )
         self._input_shape, self.output_shape = Coordinate(input_shape), Coordinate(output_shape)
         self._inner = roi_voxels.grow(-self.context, -self.context)
+
+    def with_margin(self, margin: Margin) -> "PublishedTiling":
+        """Return this tiling, where nothing more is asked for; see `Tiling.with_margin`."""
+        if margin == NO_MARGIN:
+            return self
+        raise ConfigError(
+            explain(
+                "prediction.tta",
+                "8 or 16 with prediction.tiling=published",
+                "none for affinities: mirrored edges lie off by their offset, and these tiles end too soon",
+                "Take prediction.tiling=aligned, or prediction.tta=none",
+            )
+        )
 
     def axis_tiles(self, axis: int, begin: int, end: int) -> list[AxisTile]:
         """Return every tile of the axis that owns a part of the region; see `Tiling.axis_tiles`."""

@@ -164,6 +164,9 @@ def _check_run(
 ) -> None:
     """Add device, checkpoint, memory, disk and duration; without a network what can be said without it."""
     device = findings.attempt("device", "torch.device", lambda: choose_device(config.torch.device))
+    if config.validation.device is not None:
+        beside = config.validation.device
+        findings.attempt("device", "validation.device", lambda: choose_device(beside, "validation.device"))
     found = findings.attempt("checkpoint", "model", lambda: checkpoint_to_start_from(request, config))
     if device is None or network is None:
         return

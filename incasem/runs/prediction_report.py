@@ -67,7 +67,9 @@ def write_prediction_report(
             for class_id, row in enumerate(region.by_class()[1:], start=1)
         },
         class_names=[f"class {c}" for c in range(1, task.num_classes)],
-        facts={"What is scored and shown": _scored_as(task)} | dict(_facts(shown)) | {"Settings": flat_settings(config.to_dict())},
+        facts={"What is scored and shown": _scored_as(task)}
+        | dict(_facts(shown))
+        | {"Settings": flat_settings(config.to_dict())},
         commands=list(_commands(complete[:1])),
         diagrams=[
             Diagram(one.entry.nickname, diagram.png, f"{one.entry.nickname}: {diagram.caption}")

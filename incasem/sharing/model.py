@@ -198,6 +198,7 @@ def _load(
                 "Add --run_id, for instance 1841 for a published model",
             )
         )
+    _check_task(described, checkpoint)
     model, data = _section(described, "model", checkpoint), _section(described, "data", checkpoint)
     network = build_network(model)
     load_into(network, loaded)
@@ -214,6 +215,19 @@ def _load(
         about=about,
         settings=model,
     )
+
+
+def _check_task(described: Mapping[str, Any], checkpoint: Path) -> None:
+    """Refuse what has no classes: the description says that a softmax over classes follows the network."""
+    task = described.get("task") or "semantic"
+    name = task.get("type", "semantic") if isinstance(task, Mapping) else task
+    if name != "semantic":
+        raise CheckpointError(
+            explain(
+                f"what {checkpoint} was trained for", name, "semantic: networks whose channels are classes",
+                "Share the checkpoint with its JSON file, from which incasem predicts",
+            )
+        )  # fmt: skip
 
 
 def _of_run(choice: ModelChoice, run_id: int, settings: Mapping[str, Any]) -> Path:

@@ -20,6 +20,7 @@ from incasem.tasks.affinity_losses import balance_scale
 from incasem.tasks.affinity_targets import affinity_targets, reach
 from incasem.tasks.affinity_terms import PUBLISHED, AffinityRegionLoss, Terms, loss, step_totals
 from incasem.tasks.balance import CLIP_FRACTION
+from incasem.tasks.channels import DESCRIPTOR_COMPONENTS, Channel, edge_channels
 from incasem.tasks.descriptors import context_voxels, local_shape_descriptors
 from incasem.tasks.ground_truth import GroundTruth, LabelKind
 from incasem.tasks.region_scores import class_fractions, overlap_in_training
@@ -90,13 +91,18 @@ class Affinities:
         return len(self.offsets) + DESCRIPTOR_CHANNELS * (self.descriptor_sigma is not None)
 
     @property
+    def meanings(self) -> tuple[Channel, ...]:
+        """Edges, then the components of the descriptors."""
+        return edge_channels(self.offsets) + (() if self.descriptor_sigma is None else DESCRIPTOR_COMPONENTS)
+
+    @property
     def label_context(self) -> Coordinate:
-        """Reach of the offsets, of the descriptors, and of the erosion before both."""
-        needed = [max(pair) for pair in zip(*reach(self.offsets), strict=True)]
-        if self.descriptor_sigma is not None:
-            about = context_voxels(self.descriptor_sigma)
-            needed = [max(pair) for pair in zip(needed, about, strict=True)]
-        return Coordinate(needed) + Coordinate(0, self.border_erosion, self.border_erosion)
+        """Reach of the offsets with the erosion before them, or of the descriptors."""
+        before, after = reach(self.offsets)
+        erosion = (0, self.border_erosion, self.border_erosion)
+        about = (0, 0, 0) if self.descriptor_sigma is None else context_voxels(self.descriptor_sigma)
+        axes = zip(before, after, erosion, about, strict=True)
+        return Coordinate(max(max(b, a) + e, d) for b, a, e, d in axes)
 
     @property
     def target_bytes(self) -> int:
@@ -128,7 +134,8 @@ class Affinities:
         """Return edges, descriptors, boundaries; scored are voxels all of whose nearest edges are known."""
         with_context = grow(roi_voxels, self.label_context)
         labels_ZYX, mask_ZYX = truth.labels(with_context), truth.mask(with_context)
-        affinities, valid, descriptors = self._made(labels_ZYX, mask_ZYX)
+        # In cells, descriptors would depend a little on where the region begins.
+        affinities, valid, descriptors = self._made(labels_ZYX, mask_ZYX, downsample=(1, 1, 1))
         counted_ZYX = truth.metric_mask(roi_voxels) & valid[self._nearest].all(axis=0)
         classes_ZYX = self.target_classes(affinities | ~valid)  # what is not known is shown as no boundary
         inside_ZYX = self._inner(mask_ZYX)
@@ -144,7 +151,7 @@ class Affinities:
         )
 
     def _made(
-        self, labels_ZYX: NDArray[Any], mask_ZYX: NDArray[Any]
+        self, labels_ZYX: NDArray[Any], mask_ZYX: NDArray[Any], downsample: Sequence[int] | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32] | None]:
         """Return affinities, which of them are known, and descriptors if they are learnt, without context."""
         affinities, valid = affinity_targets(
@@ -157,7 +164,7 @@ class Affinities:
         descriptors = None
         if self.descriptor_sigma is not None:
             descriptors = local_shape_descriptors(
-                labels_ZYX, self.descriptor_sigma, context=self.label_context
+                labels_ZYX, self.descriptor_sigma, downsample, context=self.label_context
             )
         return self._inner(affinities), self._inner(valid), descriptors
 

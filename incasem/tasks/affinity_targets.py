@@ -97,11 +97,6 @@ def erode_borders(labels_ZYX: NDArray[Any], steps: int) -> NDArray[Any]:
     return eroded_ZYX.view(labels_ZYX.dtype.newbyteorder("="))
 
 
-def warm_up(dtype: np.dtype[Any]) -> None:
-    """Compile what labels of this type need, or load it from numba's cache."""
-    affinity_targets(np.zeros((1, 1, 1), dtype), ignored_ids=(1,), border_erosion=1)
-
-
 def _edges(offsets: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
     vectors = [tuple(offset) for offset in offsets]
     right = all(len(v) == 3 and any(v) and all(float(step).is_integer() for step in v) for v in vectors)

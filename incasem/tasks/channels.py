@@ -24,7 +24,7 @@ class Component:
     """A channel that holds the component of a tensor along ``axes`` (0 z, 1 y, 2 x), one axis a rank.
 
     () is a scalar; (1,) is the y component of a vector, which changes its sign in a mirror across y; (0, 2)
-    is a covariance of z and x, which does so in a mirror across one of the two.
+    is a covariance of z and x, which does so in a mirror across one of the two. Axes are in ascending order.
     """
 
     axes: tuple[int, ...] = ()
@@ -32,7 +32,7 @@ class Component:
 
 Channel = Edge | Component
 
-DESCRIPTORS: tuple[Channel, ...] = (
+DESCRIPTOR_COMPONENTS: tuple[Channel, ...] = (
     *(Component((axis,)) for axis in range(3)),
     *(Component((axis, axis)) for axis in range(3)),
     Component((0, 1)),
@@ -43,6 +43,6 @@ DESCRIPTORS: tuple[Channel, ...] = (
 """Of `descriptors.local_shape_descriptors`: mean offset, variances, correlations, size."""
 
 
-def edges(offsets: Sequence[Sequence[int]]) -> tuple[Channel, ...]:
+def edge_channels(offsets: Sequence[Sequence[int]]) -> tuple[Channel, ...]:
     """Return the channels of `affinity_targets` with these offsets."""
     return tuple(Edge((int(z), int(y), int(x))) for z, y, x in offsets)

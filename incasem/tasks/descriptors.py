@@ -100,11 +100,6 @@ def local_shape_descriptors(
     return descriptors
 
 
-def warm_up() -> None:
-    """Compile what is needed, or load it from numba's cache."""
-    local_shape_descriptors(np.ones((1, 1, 1), np.uint8), (1, 1, 1))
-
-
 def _consecutive(ids_ZYX: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
     """Return ids 0 … n with 0 the background, and n. Ids come in runs, which are few."""
     flat = ids_ZYX.reshape(-1)

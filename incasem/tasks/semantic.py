@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from incasem.config import DataEntry, class_names
 from incasem.geometry import Coordinate, Roi
 from incasem.tasks.balance import CLIP_FRACTION
+from incasem.tasks.channels import Channel, Component
 from incasem.tasks.ground_truth import GroundTruth, LabelKind
 from incasem.tasks.region_scores import class_fractions, overlap_in_training
 from incasem.tasks.semantic_decoding import SEGMENTATION, decode, stored_classes
@@ -52,6 +53,11 @@ class Semantic:
     def channels(self) -> int:
         """One a class."""
         return self.num_classes
+
+    @property
+    def meanings(self) -> tuple[Channel, ...]:
+        """Classes look the same in a mirror."""
+        return (Component(),) * self.num_classes
 
     @property
     def _weights(self) -> Sequence[float]:

@@ -58,7 +58,7 @@ def require_finished(volume: Volume) -> None:
     """
     own = volume.attributes.get("incasem")
     begun = isinstance(own, Mapping) and "job" not in own
-    folders = [Path(volume.path), Path(volume.path) / "s0", _segmentation_beside(volume)]
+    folders = [Path(volume.path), Path(volume.path) / "s0", _main_beside(volume)]
     if begun or any((folder / ".incasem" / "marks").exists() for folder in folders):
         raise DataError(
             f"{volume.path} is not finished: the command that began it was interrupted or is still at work. "
@@ -66,15 +66,20 @@ def require_finished(volume: Volume) -> None:
         )
 
 
-def _segmentation_beside(volume: Volume) -> Path:
-    """Return the segmentation that holds the marks of a probability map's job, else the path itself."""
+def _main_beside(volume: Volume) -> Path:
+    """Return the array that holds the marks of the job that made this one, perhaps the path itself.
+
+    A probability map's is the segmentation, that of descriptors the affinities.
+    """
     path = Path(volume.path)
     named = path.parent if _LEVEL.fullmatch(path.name) else path
-    return named.parents[1] / "segmentation" if named.parent.name == "prob_maps" else path
+    if named.parent.name == "prob_maps":
+        return named.parents[1] / "segmentation"
+    return named.with_name("affinities") if named.name == "descriptors" else path
 
 
 def _mark(volume: Volume) -> Mapping[str, Any]:
-    path = _segmentation_beside(volume)
+    path = _main_beside(volume)
     holder = open_volume(path) if path != Path(volume.path) and exists(path) else volume
     mark = holder.attributes.get("incasem")
     return mark if isinstance(mark, Mapping) else {}

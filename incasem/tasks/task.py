@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from incasem.config import DataEntry
 from incasem.geometry import Coordinate, Roi
+from incasem.tasks.channels import Channel
 from incasem.tasks.ground_truth import GroundTruth, LabelKind
 
 if TYPE_CHECKING:
@@ -124,6 +125,10 @@ class Task(Protocol):
     @property
     def channels(self) -> int:
         """Of the network's output."""
+
+    @property
+    def meanings(self) -> tuple[Channel, ...]:
+        """What each channel of the network's output means under symmetries."""
 
     @property
     def num_classes(self) -> int:

@@ -39,12 +39,14 @@ class Processes:
         rank: number of this process.
         world: how many there are.
         local_rank: its number on its machine.
+        local_gpus: how many GPUs, from the first on, the processes of its machine may use.
         group: through which they tell each other what they must know; None: there is only one.
     """
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_gpus: int = 0
     group: Any = None
 
     @property
@@ -135,6 +137,11 @@ class Processes:
             ) from error
 
 
+def _local_gpus() -> int:
+    # Without a launcher that tells, all of them: a GPU that another process trains on is not free.
+    return int(os.environ.get("LOCAL_WORLD_SIZE", torch.cuda.device_count()))
+
+
 @contextmanager
 def processes() -> Iterator[Processes]:
     """Join the other processes of the training, if `torchrun` (or whoever sets `WORLD_SIZE`) started any.
@@ -149,7 +156,9 @@ def processes() -> Iterator[Processes]:
     distributed.init_process_group(backend)
     try:
         group = distributed.new_group(backend="gloo", timeout=PATIENCE)
-        joined = Processes(distributed.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")), group)
+        joined = Processes(
+            distributed.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")), _local_gpus(), group
+        )
         if not joined.leads:  # the warnings of all processes are the same
             for name in ("incasem", "py.warnings"):
                 logging.getLogger(name).setLevel(logging.ERROR)

@@ -99,7 +99,7 @@ class SampleFeed:
         precache = config.training.precache
         asked = precache.num_workers if num_workers is None else num_workers
         self._num_workers = min(asked, _cpus(), asked if num_samples is None else num_samples)
-        task = task_of(config)
+        task = self._task = task_of(config)
         self._ahead, shared = _samples_ahead(precache.cache_size, self._num_workers, shape, task)
         cache_bytes = CACHE_BYTES // len(entries)
         sources = [
@@ -124,6 +124,7 @@ class SampleFeed:
         """Return the samples; a feed can be iterated once."""
         if self._num_workers:
             warm_up(self._dtypes)  # one process compiles, the workers find it done
+            _warm_up_task(self._task)
         loader: DataLoader[Any] = DataLoader(
             self._dataset,  # type: ignore[arg-type]  # has no length, and needs none
             batch_size=None,
@@ -341,6 +342,14 @@ def _to_sample(made: dict[str, Any]) -> Sample:
 
 def _is_about_a_worker(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader ")
+
+
+def _warm_up_task(task: Task) -> None:
+    """Compile what targets need, or load it from numba's cache, by making the smallest one."""
+    labels_ZYX = np.ones(
+        task.label_context * 2 + 1, np.uint64 if task.label_kind == "instances" else np.uint8
+    )
+    task.target(labels_ZYX, np.zeros(labels_ZYX.shape, bool))
 
 
 def _as_is(made: Any) -> Any:

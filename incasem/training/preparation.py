@@ -39,6 +39,7 @@ from incasem.tracking import (
     git_state,
     open_store,
 )
+from incasem.training.asynchronous import validation_device
 from incasem.training.directories import RunDirectories
 from incasem.training.distributed import Processes
 from incasem.training.feed import SampleFeed
@@ -78,6 +79,7 @@ class PreparedTraining:
     """Settings, data and start of a run, checked, before anything is written.
 
     Attributes:
+        validation_device: where validations run; another one than `device` lets the training go on meanwhile.
         start: first iteration.
         state: network, optimizer and so on at `start`.
         feed: its samples; no worker runs before the first one is asked for.
@@ -88,6 +90,7 @@ class PreparedTraining:
     validation: list[DataEntry]
     artifacts: list[Path]
     device: torch.device
+    validation_device: torch.device
     precision: torch.dtype
     start: int
     state: TrainingState
@@ -183,13 +186,14 @@ def prepare_training(request: TrainingRequest, config: TrainingConfig, joined: P
     network = checked_network(config)
     check_entries([*training, *validation], task_of(config).label_kind)
     device = joined.device(config.torch.device)
+    beside = validation_device(config.validation.device, device, joined)
     precision = choose_precision(config.training.precision, device)
     checkpoint, start = checkpoint_to_start_from(request, config)
     continues = request.continue_run is not None
     state = initial_state(config, network, checkpoint, device, precision, continues=continues)
     feed = _feed(config, training, start, joined, device)
     return PreparedTraining(
-        config, training, validation, artifacts, device, precision, start, state, feed, joined
+        config, training, validation, artifacts, device, beside, precision, start, state, feed, joined
     )
 
 

@@ -13,6 +13,7 @@ from incasem.config import TrainingConfig, with_seed
 from incasem.networks import ScoredCheckpoint, best_scored_checkpoint, keep_freed_memory
 from incasem.tasks.chosen import task_of
 from incasem.tracking import Run, run_experiment
+from incasem.training.asynchronous import Validations
 from incasem.training.directories import RunDirectories
 from incasem.training.distributed import Processes, processes
 from incasem.training.history import History, scores_of
@@ -112,15 +113,18 @@ def _run(
     config, state, start = prepared.config, prepared.state, prepared.start
     stepper = _stepper(prepared)
     _tell_start(tell, request, prepared, directories, start)
-    validator = Validator(prepared.validation, config, prepared.device, directories)
     nicknames = [entry.nickname for entry in prepared.validation]
-    with Monitor(directories, log_scalar, nicknames) as monitor, prepared.feed as feed:
+    with (
+        Monitor(directories, log_scalar, nicknames) as monitor,
+        prepared.feed as feed,
+        _validations(prepared, directories) as validations,
+    ):
         monitor.record(start, {"num_params": sum(p.numel() for p in state.result.parameters())})
         trainer = Trainer(
             config=config,
             stepper=stepper,
             batches=feed.batches(config.training.batch_size),
-            validator=validator if prepared.validation else None,
+            validations=validations if prepared.validation else None,
             monitor=monitor,
             directories=directories,
             sidecar=_sidecar(request, prepared, directories),
@@ -133,6 +137,14 @@ def _run(
         best = best_scored_checkpoint(directories.models)  # perhaps of an earlier part
         monitor.outcome(config, config.training.iterations, scores_of(best))
         return history
+
+
+def _validations(prepared: PreparedTraining, directories: RunDirectories) -> Validations:
+    """Return what runs the validations: beside the training, if asked for or another device is free."""
+    device = prepared.validation_device
+    validator = Validator(prepared.validation, prepared.config, device, directories)
+    asked = prepared.config.validation.device is not None
+    return Validations(validator, beside=asked or device != prepared.device)
 
 
 def _sidecar(
@@ -164,6 +176,8 @@ def _tell_start(
     precision = str(prepared.precision).removeprefix("torch.")
     world = prepared.processes.world
     device = f"{prepared.device}" + (f" in {world} processes" if world > 1 else "")
+    if prepared.validation_device != prepared.device:
+        device += f", validated on {prepared.validation_device}"
     tell(
         f"run {directories.run_id} ({request.name}): {config.model.type} with {parameters:,} parameters on "
         f"{device}, {precision}; {regions}; iterations {start} to {config.training.iterations}"

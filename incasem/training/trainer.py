@@ -20,6 +20,7 @@ from incasem.networks import (
     write_sidecar,
 )
 from incasem.tasks.chosen import task_of
+from incasem.training.asynchronous import Validations
 from incasem.training.directories import RunDirectories
 from incasem.training.feed import Batch
 from incasem.training.history import History
@@ -27,7 +28,7 @@ from incasem.training.monitor import Monitor, class_picture
 from incasem.training.optimization import WeightAverage
 from incasem.training.snapshots import write_training_snapshot
 from incasem.training.step import Stepper
-from incasem.training.validation import Section, Validator
+from incasem.training.validation import Section, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Trainer:
         config: all settings of the run.
         stepper: holds the network and trains it in place.
         batches: yields the `training.accumulate` batches of each iteration from ``start`` on.
-        validator: runs the validation datasets; None without any.
+        validations: of the validation datasets; None without any.
         monitor: where metrics go.
         directories: where files go.
         sidecar: what each checkpoint's sidecar says besides iteration and scores.
@@ -54,7 +55,7 @@ class Trainer:
     config: TrainingConfig
     stepper: Stepper
     batches: Iterator[Batch]
-    validator: Validator | None
+    validations: Validations | None
     monitor: Monitor
     directories: RunDirectories
     sidecar: dict[str, Any]
@@ -91,9 +92,10 @@ class Trainer:
                         self._save(iteration)
                 if settings.snapshot.every and iteration % settings.snapshot.every == 0:
                     self._snapshot(iteration, batch, logits)
-                if self.validator and self._validates(iteration):
+                if self.validations and self._validates(iteration):
                     with clock("validation"):
-                        self._validate(iteration, self.validator)
+                        self.validations.start(self._result(), iteration)
+                self._record_validations(wait=iteration == settings.iterations)
         return self.history
 
     def _record_step(
@@ -117,7 +119,9 @@ class Trainer:
             path, self._result(), stepper.optimizer, sidecar, in_training=in_training, scaler=stepper.scaler
         )
         if settings.checkpoints.keep is not None:
-            remove_old_checkpoints(path.parent, settings.checkpoints.keep, iteration)
+            at_work = None if self.validations is None else self.validations.running
+            spare = () if at_work is None else (self.directories.checkpoint(at_work),)
+            remove_old_checkpoints(path.parent, settings.checkpoints.keep, iteration, spare)
 
     def _result(self) -> ValidNetwork:
         """Return `result`, up to date."""
@@ -130,8 +134,15 @@ class Trainer:
             iteration == self.config.training.iterations
         )
 
-    def _validate(self, iteration: int, validator: Validator) -> None:
-        validations = validator.run(self._result(), iteration)
+    def _record_validations(self, *, wait: bool) -> None:
+        """Record the validations that have ended; ``wait``: for the one at work, too."""
+        if self.validations is None:
+            return
+        with self.history.clock("validation"):
+            for iteration, validations in self.validations.finished(wait=wait):
+                self._record_validation(iteration, validations)
+
+    def _record_validation(self, iteration: int, validations: list[Validation]) -> None:
         path = self.directories.checkpoint(iteration)
         self.history.add(iteration, validations, saved=path.exists())
         for index, validation in enumerate(validations):

@@ -1,6 +1,7 @@
 """Periodic validation: whole ROIs, block by block, in the memory of one block."""
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -101,6 +102,7 @@ class Validator:
             open_entry(entry, index, labels=self._task.label_kind) for index, entry in enumerate(entries)
         ]
         self._runs = 0
+        self._stopped = threading.Event()
 
     def run(self, network: ValidNetwork, iteration: int) -> list[Validation]:
         """Return one result a dataset; every ``validation.snapshot.every``-th run is kept as Zarr."""
@@ -111,12 +113,18 @@ class Validator:
         self._runs += 1
         return [self._one(dataset, predictor, iteration, snapshot) for dataset in self._datasets]
 
+    def stop(self) -> None:
+        """End a `run` in another thread with an InterruptedError, after the block that it is at."""
+        self._stopped.set()
+
     def _one(self, dataset: EntrySource, predictor: Predictor, iteration: int, snapshot: bool) -> Validation:
         task = self._task
         scores, loss = RegionScores(task.num_classes), task.region_loss()
         middle = _MiddleSection(dataset.roi)
         kept = self._snapshot(dataset, iteration) if snapshot else None
         for block in Grid(dataset.roi, self._block_shape()).blocks():
+            if self._stopped.is_set():
+                raise InterruptedError("the training ended, and its validation with it")
             roi = block.write_roi
             logits_CZYX = predictor.logits(dataset.raw, roi)
             true = task.truth(dataset.truth, roi)

@@ -18,6 +18,7 @@ from incasem.prediction import output_group, predict_entries
 from incasem.prediction.outputs import OutputSet
 from incasem.prediction.worker import PredictionWorker
 from incasem.tasks.affinities import Affinities
+from incasem.tasks.stored import require_finished
 from incasem.volumes import create_volume, open_volume
 
 OFFSETS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (0, 0, -5))
@@ -175,6 +176,10 @@ def test_descriptors_are_stored_beside_them(cell, predict, make_network, tmp_pat
     assert [path.name for path in result.others] == ["descriptors"]
     assert open_volume(result.others[0]).shape == (10, *ROI.shape)
     assert open_volume(result.main).shape == (len(OFFSETS), *ROI.shape)
+    require_finished(open_volume(result.others[0]))
+    (result.main / ".incasem/marks").mkdir(parents=True)
+    with pytest.raises(DataError, match="is not finished"):
+        require_finished(open_volume(result.others[0]))
 
 
 def test_what_was_learnt_must_be_what_is_asked_for(cell, predict, edges_network, tmp_path):

@@ -224,3 +224,11 @@ def test_mistakes_are_named(tmp_path, checkpoint, capsys, monkeypatch, words, pa
     assert export(*(word.format(c=checkpoint) for word in words)) != 0
     assert part in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_a_network_without_classes_is_refused(tmp_path):
+    described = {"model": MODEL, "data": {"voxel_size": [4, 4, 4]}, "task": "affinities"}
+    make_checkpoint(tmp_path / "model_checkpoint_1", sidecar=described)
+    choice = ModelChoice(None, tmp_path / "model_checkpoint_1", tmp_path)
+    with pytest.raises(CheckpointError, match=r"was trained for is affinities; allowed: semantic"):
+        find_model(choice, About())

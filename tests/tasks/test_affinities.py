@@ -1,4 +1,4 @@
-"""The task `affinities`: targets with context, losses of parts of a step, what is stored and what is scored."""
+"""The task `affinities`: targets with context, losses of parts of a step, what is stored and scored."""
 
 import pickle
 
@@ -165,7 +165,7 @@ def exact_outputs(values):
 
 def test_what_is_stored_are_the_probabilities_with_their_offsets():
     task = Affinities(LONG)
-    outputs, values, _ = batch(task, 1)
+    outputs, _, _ = batch(task, 1)
     logits = outputs[0].detach()
     (stored,) = task.stored("uint8")
     assert (stored.name, stored.channels, stored.bytes_per_voxel) == ("affinities", 5, 5)
@@ -225,3 +225,35 @@ def test_metrics_of_a_batch_are_those_of_boundaries():
     assert found["dice_class_1_train"] == 1
     assert found["pct_class_1"] == pytest.approx(share)
     assert set(found) == {"pct_class_0", "pct_class_1", "dice_class_0_train", "dice_class_1_train"}
+
+
+def test_descriptors_are_learnt_in_channels_of_their_own(tmp_path):
+    task = Affinities(NEAREST, descriptor_sigma=(1.0, 2.0, 2.0), terms=Terms(0.5, 0.5, 0.3, 0.7))
+    assert task.channels == 13
+    assert tuple(task.label_context) == (3, 6, 6)
+    assert [array.name for array in task.stored("uint8")] == ["descriptors", "affinities"]
+    shape = (20, 24, 24)
+    mask = np.ones(shape, np.uint8)
+    mask[:8] = 0
+    target = task.target(objects(shape), mask)
+    assert target.values.shape == target.scale.shape == (13, 14, 12, 12)
+    assert target.values.dtype == np.float32
+    assert (target.scale[3:, :5] == 0).all(), "outside the mask nothing is learnt"
+    assert (target.scale[3:, 5:] == 1).all()
+    values, scale = (torch.from_numpy(array)[None] for array in target)
+    outputs = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
+    whole = float(task.loss(outputs, values, scale))
+    without = Affinities(NEAREST, terms=task.terms)
+    of_edges = float(without.loss(outputs[:, :3], values[:, :3], scale[:, :3]))
+    squares = ((outputs.sigmoid() - values)[:, 3:, 5:] ** 2).mean()
+    assert whole == pytest.approx(of_edges + 0.7 * float(squares), rel=1e-5)
+    assert float(task.loss(outputs, values, scale, task.totals([scale]))) == pytest.approx(whole, rel=1e-6)
+    region = task.region_loss()
+    for z in (slice(0, 7), slice(7, None)):
+        region.add(outputs[0, :, z].numpy(), target.values[:, z], target.scale[:, z] > 0)
+    assert region.value() == pytest.approx(whole, rel=1e-4)
+    truth = GroundTruth(entry_of(tmp_path, objects()), labels="instances")
+    true = task.truth(truth, Roi((4, 4, 4), (4, 6, 6)))
+    assert true.target.shape == true.learnt.shape == (13, 4, 6, 6)
+    assert list(task.decode(outputs[0])) == ["descriptors", "affinities"]
+    assert task.decode(outputs[0])["descriptors"].shape == (10, 14, 12, 12)

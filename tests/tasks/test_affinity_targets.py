@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 
 from incasem.errors import ConfigError, DataError
 from incasem.geometry import Coordinate
-from incasem.tasks.affinity_targets import NEAREST, affinity_targets, erode_borders, reach, warm_up
+from incasem.tasks.affinity_targets import NEAREST, affinity_targets, erode_borders, reach
 
 IDS = {
     np.uint8: [0, 1, 7, 255],
@@ -164,7 +164,3 @@ def test_offsets_that_are_no_edges_are_refused(offsets):
     for function in (reach, lambda offsets: affinity_targets(np.zeros((1, 1, 1), np.uint8), offsets)):
         with pytest.raises(ConfigError, match=r"task.offsets is \[.*\]; allowed: a list of \[z, y, x\]"):
             function(offsets)
-
-
-def test_kernels_can_be_compiled_ahead():
-    warm_up(np.dtype(np.int32))

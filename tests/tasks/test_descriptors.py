@@ -10,7 +10,6 @@ from incasem.tasks.descriptors import (
     context_voxels,
     default_downsample,
     local_shape_descriptors,
-    warm_up,
 )
 
 
@@ -150,7 +149,3 @@ def test_bad_input_is_refused():
         local_shape_descriptors(np.full((1, 1, 1), -1), (1, 1, 1))
     with pytest.raises(ConfigError, match=r"task\.descriptor_sigma_nm"):
         local_shape_descriptors(np.ones((1, 1, 1), np.uint8), (1, 0, 1))
-
-
-def test_kernels_can_be_compiled_ahead():
-    warm_up()
