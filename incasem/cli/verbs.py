@@ -42,6 +42,12 @@ VERBS = {
             "make labels of organelles of COSEM's annotations",
             "cosem_labels",
         ),
+        Verb(
+            "import-pytc",
+            "incasem.cli.handover",
+            "take over the settings of PyTorch Connectomics",
+            "import_pytc",
+        ),
         Verb("check", "incasem.cli.check", "check a training, a prediction or volumes beforehand", "check"),
         Verb("train", "incasem.cli.train", "train, fine-tune or continue a training", "train"),
         Verb("predict", "incasem.cli.predict", "segment whole volumes with a trained network", "predict"),
@@ -57,6 +63,15 @@ VERBS = {
         Verb("import-runs", "incasem.cli.runs", "import the runs of a MongoDB dump", "import_runs"),
         Verb("download", "incasem.cli.download", "fetch the published models and volumes", "download"),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
+        Verb(
+            "export-precomputed",
+            "incasem.cli.handover",
+            "export labels for neuroglancer, with meshes",
+            "export_precomputed",
+        ),
+        Verb(
+            "export-h5", "incasem.cli.handover", "export datasets into one HDF5 file, as vol0 …", "export_h5"
+        ),
         Verb(
             "export-model",
             "incasem.cli.sharing",
