@@ -61,26 +61,33 @@ def convert(program: str, arguments: Sequence[str]) -> None:
 
 
 def phantom(program: str, arguments: Sequence[str]) -> None:
-    """Generate a cell."""
+    """Generate a cell or neurites."""
     parser = make_parser(
         program,
         "Generate a FIB-SEM cell with exact labels (instance ids) of mitochondria, ER, nuclear envelope and "
-        "nuclear pores. The same options give the same bytes.",
+        "nuclear pores, or a block of dense neurites with theirs (volumes/labels/neuron_ids). The same "
+        "options give the same bytes.",
     )
     add = parser.add_argument
+    add("--kind", choices=("cell", "neurites"), default="cell", help="what to generate")
     add("-f", "--filename", type=path_argument, required=True, help="Zarr container to make")
-    add("--shape", nargs=3, type=int, default=[112, 144, 288], metavar=ZYX, help="of the cell, voxels")
+    add("--shape", nargs=3, type=int, default=[112, 144, 288], metavar=ZYX, help="of the volume, voxels")
     add("--resolution", nargs=3, type=float, default=[10, 10, 10], metavar=ZYX, help="voxel size, nm")
-    add("--seed", type=int, default=1, metavar="N", help="which cell")
-    add("--mito_fraction", type=float, default=0.11, metavar="SHARE", help="volume of mitochondria, about")
+    add("--seed", type=int, default=1, metavar="N", help="which one")
+    add("--mito_fraction", type=float, default=0.11, metavar="SHARE", help="of a cell, its mitochondria")
     options = parser.parse_args(list(arguments))
 
-    from incasem.formatting.generate import GenerateOptions, generate_cell
+    from incasem.formatting.generate import GenerateOptions, generate_volumes
 
     made = GenerateOptions(
-        options.filename, options.shape, options.resolution, options.seed, options.mito_fraction
+        options.filename,
+        options.shape,
+        options.resolution,
+        options.seed,
+        options.mito_fraction,
+        options.kind,
     )
-    for dataset in generate_cell(made):
+    for dataset in generate_volumes(made):
         tell(f"  {options.filename / dataset}")
 
 

@@ -59,6 +59,18 @@ VERBS = {
         ),
         Verb("threshold", "incasem.cli.postprocessing", "make a segmentation of probabilities", "threshold"),
         Verb("evaluate", "incasem.cli.postprocessing", "score a prediction against labels", "evaluate"),
+        Verb(
+            "baseline-affinities",
+            "incasem.cli.baseline",
+            "make affinities of grey values, to compare with predicted ones",
+            "baseline_affinities",
+        ),
+        Verb(
+            "evaluate-segmentation",
+            "incasem.cli.segmentation_scores",
+            "score segmentations against the truth: adapted Rand, VOI",
+            "evaluate_segmentation",
+        ),
         Verb("runs", "incasem.cli.runs", "list, show, compare and export recorded runs", "runs"),
         Verb("import-runs", "incasem.cli.runs", "import the runs of a MongoDB dump", "import_runs"),
         Verb("download", "incasem.cli.download", "fetch the published models and volumes", "download"),
@@ -86,7 +98,7 @@ VERBS = {
             "show predictions side by side",
             "compare_predictions",
         ),
-        Verb("phantom", "incasem.cli.formatting", "generate a cell to try things on", "phantom"),
+        Verb("phantom", "incasem.cli.formatting", "generate a cell or neurites to try things on", "phantom"),
         Verb("demo", "incasem.cli.demo", "run the main job on a generated cell", "demo"),
     )
 }

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,8 @@ def _slices(evaluation: Evaluation) -> list[SlicePanel]:
     """Return three sections of the region: raw data where they are found, else the probabilities."""
     opened = evaluation.opened
     region = opened.roi_voxels
-    raw = _raw_volume(evaluation)
+    options = evaluation.options
+    raw = raw_beside((options.labels, options.prediction), opened.prediction.voxel_size)
     size = [min(_SHOWN_VOXELS, n) for n in region.shape[1:]]
     corner = [b + (n - s) // 2 for b, n, s in zip(region.begin[1:], region.shape[1:], size, strict=True)]
     depth = region.shape[0]
@@ -231,14 +233,14 @@ def _slices(evaluation: Evaluation) -> list[SlicePanel]:
     return panels
 
 
-def _raw_volume(evaluation: Evaluation) -> Volume | None:
-    """Return the raw data in the containers of the labels and the prediction, if they have some that fit."""
-    for path in (evaluation.options.labels, evaluation.options.prediction):
+def raw_beside(paths: Sequence[str], voxel_size: Sequence[float]) -> Volume | None:
+    """Return the raw data in the containers of labels or predictions, if they have some that fit."""
+    for path in paths:
         container = split_path(path)[0]
         for dataset in _RAW:
             with suppress(DataError):
                 if exists(container / dataset):
                     volume = open_volume(container / dataset)
-                    if volume.voxel_size == evaluation.opened.prediction.voxel_size:
+                    if volume.voxel_size == voxel_size:
                         return volume
     return None

@@ -23,6 +23,7 @@ def write_report(
     curves: Sequence[Curve] = (), scores: Mapping[str, Mapping[str, float]] | None = None,
     class_names: Sequence[str] = (), facts: Mapping[str, Mapping[str, object]] | None = None,
     commands: Sequence[tuple[str, str]] = (), diagrams: Sequence[Diagram] = (),
+    rows: str = "", diagrams_title: str = "Blocks",
 ) -> Path:  # fmt: skip
     """Write ``report.html`` and ``report.png`` into a directory, which is made if missing.
 
@@ -40,6 +41,8 @@ def write_report(
         facts: heading → name → value: settings, paths, durations.
         commands: (what it does, command line), in the order to run them.
         diagrams: pictures of the run's blocks.
+        rows: what the rows of the table of scores are.
+        diagrams_title: heading of the diagrams.
 
     Returns:
         The path of ``report.html``.
@@ -50,7 +53,19 @@ def write_report(
     target = Path(directory)
     table = scores or {}
     picture = overview_png(title, slices, curves, table)
-    page = render_html(title, summary, slices, curves, table, class_names, facts or {}, commands, diagrams)
+    page = render_html(
+        title,
+        summary,
+        slices,
+        curves,
+        table,
+        class_names,
+        facts or {},
+        commands,
+        diagrams,
+        rows=rows,
+        diagrams_title=diagrams_title,
+    )
     try:
         target.mkdir(parents=True, exist_ok=True)
         write_durably(target / "report.png", picture)

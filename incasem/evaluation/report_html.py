@@ -68,17 +68,17 @@ def render_html(
     title: str, summary: str, slices: Sequence[SlicePanel], curves: Sequence[Curve],
     scores: Mapping[str, Mapping[str, float]], class_names: Sequence[str],
     facts: Mapping[str, Mapping[str, object]], commands: Sequence[tuple[str, str]],
-    diagrams: Sequence[Diagram] = (),
+    diagrams: Sequence[Diagram] = (), *, rows: str = "", diagrams_title: str = "Blocks",
 ) -> str:  # fmt: skip
     """Return the page as text; all strings escaped, all pictures inside, nothing loaded from elsewhere."""
     parts = [f"<h1>{escape(title)}</h1>"]
     if summary:
         parts.append(f"<p>{escape(summary)}</p>")
     parts += (
-        _scores(scores)
+        _scores(scores, rows)
         + _slices(slices, class_names)
         + _curves(curves)
-        + _diagrams(diagrams)
+        + _diagrams(diagrams, diagrams_title)
         + _commands(commands)
         + _facts(facts)
     )
@@ -93,7 +93,7 @@ def render_html(
     )
 
 
-def _scores(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+def _scores(scores: Mapping[str, Mapping[str, float]], named: str) -> list[str]:
     if not scores:
         return []
     columns = score_columns(scores)
@@ -104,9 +104,11 @@ def _scores(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
         + "</tr>"
         for name, row in scores.items()
     ]
+    corner = f'<th scope="col">{escape(named)}</th>' if named else "<td></td>"
     return [
         "<h2>Scores</h2>",
-        '<div class="scroll"><table class="scores"><thead><tr><td></td>'
+        '<div class="scroll"><table class="scores"><thead><tr>'
+        f"{corner}"
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>",
     ]
 
@@ -166,14 +168,14 @@ def _curves(curves: Sequence[Curve]) -> list[str]:
     return ["<h2>Curves</h2>", f'<div class="curves">{"".join(figures)}</div>']
 
 
-def _diagrams(diagrams: Sequence[Diagram]) -> list[str]:
+def _diagrams(diagrams: Sequence[Diagram], title: str) -> list[str]:
     if not diagrams:
         return []
     figures = [
         f"<figure>{_image(one.png, one.title)}<figcaption>{escape(one.caption)}</figcaption></figure>"
         for one in diagrams
     ]
-    return ["<h2>Blocks</h2>", f'<div class="curves">{"".join(figures)}</div>']
+    return [f"<h2>{escape(title)}</h2>", f'<div class="curves">{"".join(figures)}</div>']
 
 
 def _commands(commands: Sequence[tuple[str, str]]) -> list[str]:

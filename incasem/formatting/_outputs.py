@@ -1,9 +1,10 @@
 """What all stages do with their inputs and outputs: open, create, refuse."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,8 @@ def create_output(
     voxel_size: Sequence[float],
     offset_nm: Sequence[float],
     chunk_shape: Sequence[int],
+    channels: int | None = None,
+    attributes: Mapping[str, Any] | None = None,
 ) -> Volume:
     """Create the volume that a job fills, or open the one that an earlier run of it began.
 
@@ -76,6 +79,8 @@ def create_output(
         voxel_size: nm.
         offset_nm: nm.
         chunk_shape: voxels.
+        channels: of an array c, z, y, x; a chunk holds all of them. None: z, y, x.
+        attributes: of the output besides.
 
     Raises:
         DataError: the dataset exists with another shape, type or place, or was not made by incasem.
@@ -90,15 +95,16 @@ def create_output(
             f"the output {path} exists and was not made by incasem; allowed: a new name, or one that an "
             "earlier run of this command began. Choose another output dataset, or delete this one."
         )
+    first = () if channels is None else (channels,)
     return create_volume(
         path,
-        shape=tuple(shape),
+        shape=(*first, *shape),
         dtype=dtype,
         voxel_size=tuple(voxel_size),
         offset_nm=tuple(offset_nm),
-        chunk_shape=chunks,
+        chunk_shape=(*first, *chunks),
         existing="resume",
-        attributes={_MARK: {"begun_by": job}},
+        attributes={**(attributes or {}), _MARK: {"begun_by": job}},
     )
 
 

@@ -1,4 +1,4 @@
-"""A generated cell as a Zarr container: data to try commands and settings on."""
+"""A generated cell, or a block of neurites, as a Zarr container: data to try commands and settings on."""
 
 import os
 import secrets
@@ -6,12 +6,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from incasem.durable import sync
 from incasem.errors import DataError, explain
-from incasem.phantom import make_phantom
+from incasem.phantom import make_neurites, make_phantom
 from incasem.volumes import create_volume
 
 RAW = "volumes/raw"
@@ -20,14 +21,15 @@ LABELS = "volumes/labels"
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """Options of `generate_cell`.
+    """Options of `generate_volumes`.
 
     Attributes:
         container: Zarr v2 container to make; must not exist.
         shape: voxels, z, y, x.
         resolution: voxel size, nm, z, y, x.
         seed: which cell; not negative.
-        mito_fraction: part of the volume that mitochondria are to fill, roughly.
+        mito_fraction: part of the volume that mitochondria of a cell are to fill, roughly.
+        kind: ``cell`` with labelled organelles, or ``neurites``: a dense block of them with their ids.
     """
 
     container: Path
@@ -35,10 +37,11 @@ class GenerateOptions:
     resolution: Sequence[float]
     seed: int = 1
     mito_fraction: float = 0.11
+    kind: Literal["cell", "neurites"] = "cell"
 
 
-def generate_cell(options: GenerateOptions) -> list[str]:
-    """Write a phantom: the image, and a dataset of instance ids for each organelle.
+def generate_volumes(options: GenerateOptions) -> list[str]:
+    """Write a phantom: the image, and a dataset of instance ids for each organelle, or of all neurites.
 
     The container appears when it is complete.
 
@@ -54,14 +57,19 @@ def generate_cell(options: GenerateOptions) -> list[str]:
         raise DataError(explain("the container", target, "a path that ends in .zarr", "Name it so"))
     if target.exists():
         raise DataError(explain("the container", target, "a new one", "Choose another name, or delete it"))
-    cell = make_phantom(options.shape, options.seed, options.resolution, mito_fraction=options.mito_fraction)
-    arrays = {RAW: cell.raw_ZYX} | {f"{LABELS}/{name}": ids for name, ids in cell.labels.items()}
+    shape, seed, resolution = options.shape, options.seed, options.resolution
+    made = (
+        make_neurites(shape, seed, resolution)
+        if options.kind == "neurites"
+        else make_phantom(shape, seed, resolution, mito_fraction=options.mito_fraction)
+    )
+    arrays = {RAW: made.raw_ZYX} | {f"{LABELS}/{name}": ids for name, ids in made.labels.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.zarr")
     try:
         for name, array_ZYX in arrays.items():
             volume = create_volume(
-                temporary / name, shape=array_ZYX.shape, dtype=array_ZYX.dtype, voxel_size=cell.voxel_size
+                temporary / name, shape=array_ZYX.shape, dtype=array_ZYX.dtype, voxel_size=made.voxel_size
             )
             volume.write_voxels(volume.roi_voxels, np.ascontiguousarray(array_ZYX))
         os.rename(temporary, target)

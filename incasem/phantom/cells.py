@@ -92,7 +92,7 @@ def _pores(tissue: Tissue, rng: np.random.Generator, centre: Point, radius: floa
 
 def paint_cells(tissue: Tissue, cells: Cells, nucleus: Nucleus, rng: np.random.Generator) -> None:
     """Paint cytosol, plasma membranes, extracellular clefts, nucleoplasm and nuclear envelope."""
-    granules_ZYX = _granules(tissue, rng)
+    granules_ZYX = granules(tissue, rng)
     clouds = SmoothField(rng, (0, 0, 0), tissue.extent_nm, 90.0)
     chromatin = SmoothField(rng, (0, 0, 0), tissue.extent_nm, 65.0)
     half = max(8.5, tissue.finest_nm)
@@ -118,7 +118,7 @@ def paint_cells(tissue: Tissue, cells: Cells, nucleus: Nucleus, rng: np.random.G
         tissue.free_ZYX[window] = np.minimum(free, FAR_NM)
 
 
-def _granules(tissue: Tissue, rng: np.random.Generator) -> Array:
+def granules(tissue: Tissue, rng: np.random.Generator) -> Array:
     """Band-limited noise of unit variance; its peaks are the size of ribosomes (about 25 nm)."""
     noise = rng.standard_normal(tissue.shape, dtype=np.float32)
     sigma = np.maximum(7.5 / tissue.voxel_size, 0.35)

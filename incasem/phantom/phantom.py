@@ -23,13 +23,14 @@ _TOUCHING = np.ones((3, 3, 3), dtype=bool)
 
 @dataclass(frozen=True)
 class Phantom:
-    """A generated FIB-SEM volume and its exact labels.
+    """A generated electron-microscopy volume and its exact labels.
 
     Attributes:
         raw_ZYX: image, uint8, membranes dark.
-        labels: instance ids (uint32, 0 = not this class) of mitochondria (``mito``), endoplasmic
-            reticulum (``er``), nuclear envelope (``ne``) and nuclear pores (``np``). Each instance is
-            one 26-connected piece, ids are 1…N without gaps, and no voxel is in two classes.
+        labels: instance ids (uint32, 0 = not this class) by class: of a cell mitochondria (``mito``),
+            endoplasmic reticulum (``er``), nuclear envelope (``ne``) and nuclear pores (``np``), of
+            neuropil neurites (``neuron_ids``). Each instance is one 26-connected piece, ids are 1…N
+            without gaps, and no voxel is in two classes.
         voxel_size: nm, z, y, x.
         seed: what it was made from.
     """
@@ -46,8 +47,8 @@ class Phantom:
     def digest(self) -> str:
         """Return a SHA-256 of image and labels."""
         total = hashlib.sha256(self.raw_ZYX.tobytes())
-        for name in CLASSES:
-            total.update(self.labels[name].tobytes())
+        for ids in self.labels.values():
+            total.update(ids.tobytes())
         return total.hexdigest()
 
 
@@ -73,7 +74,13 @@ def make_phantom(
     Raises:
         ConfigError: a size, the seed or the fraction is not possible.
     """
-    shape = _checked(shape_voxels, seed, voxel_size, mito_fraction)
+    shape = check_size(shape_voxels, seed, voxel_size)
+    if not 0 <= mito_fraction <= 0.4:
+        raise ConfigError(
+            explain(
+                "mito_fraction of the phantom", mito_fraction, "0 to 0.4", "Give a smaller part of the volume"
+            )
+        )
     # One stream an organelle: changing one of them leaves the others as they were.
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(8)]
     tissue = Tissue(shape, voxel_size, streams[0])
@@ -98,9 +105,8 @@ def make_phantom(
     return Phantom(raw_ZYX, labels, (depth, height, width), seed)
 
 
-def _checked(
-    shape_voxels: Sequence[int], seed: int, voxel_size: Sequence[float], mito_fraction: float
-) -> tuple[int, int, int]:
+def check_size(shape_voxels: Sequence[int], seed: int, voxel_size: Sequence[float]) -> tuple[int, int, int]:
+    """Return the shape of a phantom, if all three are possible, else raise ConfigError."""
     if len(shape_voxels) != 3 or any(int(n) != n or n < 1 for n in shape_voxels):
         raise ConfigError(
             explain(
@@ -116,12 +122,6 @@ def _checked(
     if seed < 0:
         raise ConfigError(
             explain("seed of the phantom", seed, "an integer of at least 0", "Give another one")
-        )
-    if not 0 <= mito_fraction <= 0.4:
-        raise ConfigError(
-            explain(
-                "mito_fraction of the phantom", mito_fraction, "0 to 0.4", "Give a smaller part of the volume"
-            )
         )
     depth, height, width = (int(n) for n in shape_voxels)
     return depth, height, width

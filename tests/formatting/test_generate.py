@@ -8,8 +8,8 @@ import pytest
 
 from incasem.errors import ConfigError, DataError
 from incasem.formatting import generate
-from incasem.formatting.generate import GenerateOptions, generate_cell
-from incasem.phantom import make_phantom
+from incasem.formatting.generate import GenerateOptions, generate_volumes
+from incasem.phantom import make_neurites, make_phantom
 from incasem.volumes import open_volume
 
 SHAPE = (24, 30, 36)
@@ -17,7 +17,7 @@ VOXEL_NM = (10.0, 8.0, 8.0)
 
 
 def test_the_container_holds_the_phantom(tmp_path):
-    names = generate_cell(GenerateOptions(tmp_path / "new" / "cell.zarr", SHAPE, VOXEL_NM, seed=3))
+    names = generate_volumes(GenerateOptions(tmp_path / "new" / "cell.zarr", SHAPE, VOXEL_NM, seed=3))
     cell = make_phantom(SHAPE, 3, VOXEL_NM)
     assert names == ["volumes/raw", *(f"volumes/labels/{name}" for name in ("mito", "er", "ne", "np"))]
     for name in names:
@@ -28,21 +28,31 @@ def test_the_container_holds_the_phantom(tmp_path):
         np.testing.assert_array_equal(volume.read(volume.roi), expected)
 
 
+def test_neurites(tmp_path):
+    names = generate_volumes(GenerateOptions(tmp_path / "n.zarr", SHAPE, VOXEL_NM, seed=3, kind="neurites"))
+    assert names == ["volumes/raw", "volumes/labels/neuron_ids"]
+    made = make_neurites(SHAPE, 3, VOXEL_NM)
+    raw, ids = (open_volume(tmp_path / "n.zarr" / name) for name in names)
+    assert raw.voxel_size == ids.voxel_size == VOXEL_NM
+    np.testing.assert_array_equal(raw.read(raw.roi), made.raw_ZYX)
+    np.testing.assert_array_equal(ids.read(ids.roi), made.labels["neuron_ids"])
+
+
 def test_what_exists_is_left_alone(tmp_path):
     (tmp_path / "cell.zarr").mkdir()
     with pytest.raises(DataError, match="Choose another name"):
-        generate_cell(GenerateOptions(tmp_path / "cell.zarr", SHAPE, VOXEL_NM))
+        generate_volumes(GenerateOptions(tmp_path / "cell.zarr", SHAPE, VOXEL_NM))
     assert not any((tmp_path / "cell.zarr").iterdir())
 
 
 def test_the_name_of_a_container(tmp_path):
     with pytest.raises(DataError, match="ends in"):
-        generate_cell(GenerateOptions(tmp_path / "cell", SHAPE, VOXEL_NM))
+        generate_volumes(GenerateOptions(tmp_path / "cell", SHAPE, VOXEL_NM))
 
 
 def test_an_impossible_cell_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError, match="voxel size"):
-        generate_cell(GenerateOptions(tmp_path / "cell.zarr", SHAPE, (0, 10, 10)))
+        generate_volumes(GenerateOptions(tmp_path / "cell.zarr", SHAPE, (0, 10, 10)))
     assert not any(tmp_path.iterdir())
 
 
@@ -56,8 +66,20 @@ def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(generate, "create_volume", stop)
     with pytest.raises(KeyboardInterrupt):
-        generate_cell(GenerateOptions(tmp_path / "cell.zarr", SHAPE, VOXEL_NM))
+        generate_volumes(GenerateOptions(tmp_path / "cell.zarr", SHAPE, VOXEL_NM))
     assert not any(tmp_path.iterdir())
+
+
+def test_the_command_of_neurites(tmp_path):
+    words = ["phantom", "-f", str(tmp_path / "n.zarr"), "--kind", "neurites", "--shape", "8", "32", "32"]
+    done = subprocess.run(
+        [sys.executable, "-m", "incasem", *words, "--resolution", "40", "5", "5"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ids = open_volume(tmp_path / "n.zarr/volumes/labels/neuron_ids")
+    assert ids.voxel_size == (40, 5, 5)
+    assert ids.read(ids.roi).min() == 1
 
 
 def test_the_command(tmp_path):

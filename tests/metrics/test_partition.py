@@ -72,6 +72,57 @@ def test_any_blocks_and_any_order_give_the_same_scores(seed, cuts, masked):
     assert total.scores() == whole
 
 
+def dense_snemi_error(segmentation, truth):
+    """The challenge's own steps: a dense table over voxels of true objects, segment 0 apart."""
+    segments, objects = (np.unique(a, return_inverse=True)[1] for a in (segmentation, truth))
+    table = np.zeros((segments.max() + 1, objects.max() + 1))
+    np.add.at(table, (segments.reshape(-1), objects.reshape(-1)), 1)
+    if truth.min() == 0:
+        table = table[:, 1:]
+    alone = 0.0
+    if segmentation.min() == 0:
+        alone = table[0].sum()
+        real = table[1:]
+    else:
+        real = table
+    sum_objects = (table.sum(axis=0) ** 2).sum()
+    sum_segments = (real.sum(axis=1) ** 2).sum() + alone
+    sum_both = (real**2).sum() + alone
+    precision, recall = sum_both / sum_segments, sum_both / sum_objects
+    return 1 - 2 * precision * recall / (precision + recall)
+
+
+@given(seed=st.integers(0, 10**6), ids=st.integers(2, 30), scale=st.integers(1, 5))
+@settings(max_examples=40, deadline=None)
+def test_the_error_of_the_challenge(seed, ids, scale):
+    segmentation, truth = partitions(seed, ids=ids, scale=scale)
+    if not truth.any():
+        return
+    assert scored(segmentation, truth).adapted_rand_snemi == pytest.approx(
+        dense_snemi_error(segmentation, truth), abs=1e-10
+    )
+    # Without a segment 0 it is that of scikit-image but for the pair of each voxel with itself.
+    ours = scored(segmentation + np.uint64(1), truth)
+    assert ours.adapted_rand_snemi == pytest.approx(ours.adapted_rand_error, abs=0.02)
+
+
+def test_background_alone_is_a_perfect_recall_of_nothing():
+    truth = np.repeat(np.arange(1, 5), 25)
+    assert scored(np.zeros_like(truth), truth).adapted_rand_snemi > 0.9
+    assert scored(np.zeros_like(truth), truth).rand_recall == 1
+
+
+def test_tables_add_up():
+    segmentation, truth = partitions(11)
+    total = PartitionAccumulator()
+    for part in (slice(0, 1), slice(1, None)):
+        one = PartitionAccumulator()
+        one.add(segmentation[part], truth[part])
+        total.add_table(*one.table())
+    total.add_table(*PartitionAccumulator().table())
+    assert total.scores() == scored(segmentation, truth)
+
+
 def test_names_of_ids_do_not_count():
     segmentation, truth = partitions(5)
     plain = scored(segmentation, truth)
