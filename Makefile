@@ -22,11 +22,11 @@ $(VENV)/.python:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.python pyproject.toml constraints.txt
-	$(PIP) install -c constraints.txt -e '.[viewers]'
+	$(PIP) install -c constraints.txt -e '.[viewers,neurons]'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install -c constraints.txt -e '.[test,docs,viewers]'
+	$(PIP) install -c constraints.txt -e '.[test,docs,viewers,neurons]'
 	touch $@
 
 $(READERS)/.installed: constraints-readers.txt

@@ -71,7 +71,7 @@ def test_scripts_hold_no_logic(script):
 def test_every_direct_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = project["dependencies"] + extras["test"] + extras["viewers"]
+    wanted = project["dependencies"] + extras["test"] + extras["viewers"] + extras["neurons"]
     names = {_name(line) for line in wanted}
     pinned = {
         _name(line) for line in (ROOT / "constraints.txt").read_text().splitlines()

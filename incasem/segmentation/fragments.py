@@ -1,0 +1,294 @@
+"""Fragments: the over-segmentation of an affinity map of any size, block by block.
+
+1. Each block is labelled alone, by one of three methods (`FragmentSettings`); labels go to a scratch volume
+   inside the output, pieces and faces to small tables (`incasem.segmentation._labelling`);
+2. neighbouring blocks compare their faces, and each piece gets the number of its fragment
+   (`incasem.segmentation._joining`);
+3. the labels are replaced by these numbers.
+
+Fragments are numbered 1, 2, … in the order in which a scan of the volume meets them; 0 is background.
+
+With the method ``watershed`` partition and numbers do not depend on the blocks. With ``seeded`` and
+``mutex``, whose reach has no bound, they do: a fragment may end at a face between two blocks, where these
+disagree about it. Against one pass over the whole volume (the neurites of `AffinityPhantom`, 96³, blocks of
+48³, context 16), the variation of information (split + merge, bits) is 0.16 + 0.01 for ``seeded`` and 0.27 +
+0.00 for ``mutex``.
+"""
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from incasem.blockwise import (
+    Block,
+    BlockFunction,
+    Grid,
+    Job,
+    default_block_shape,
+    is_finished,
+    run_in_process,
+    run_job,
+    run_stage,
+)
+from incasem.blockwise.state import work_lock
+from incasem.errors import ConfigError, DataError, explain
+from incasem.geometry import Coordinate
+from incasem.segmentation._joining import fragment_of_piece, join, start_matching
+from incasem.segmentation._labelling import labelling, matcher_of
+from incasem.segmentation.affinity_map import AffinityMap
+from incasem.segmentation.extra import import_neurons
+from incasem.segmentation.fragment_settings import FragmentSettings
+from incasem.volumes import (
+    Volume,
+    check_same_voxel_size,
+    check_spatial,
+    create_volume,
+    exists,
+    open_volume,
+)
+
+__all__ = ["COUNT_ATTRIBUTE", "FragmentSettings", "FragmentStage", "prepare_fragments", "write_fragments"]
+
+logger = logging.getLogger(__name__)
+
+JOB = "fragments"
+COUNT_ATTRIBUTE = "num_fragments"
+"""Attribute of the output that says how many fragments there are, which is also the largest id."""
+
+_MARK = "incasem"
+_MOST_VOXELS = 2**31 - 1  # of a block; labels inside it take 32 bits
+# Up to here starting workers takes longer than comparing the faces.
+_FEW_BLOCKS = 64
+
+
+def write_fragments(
+    affinities: AffinityMap,
+    output: str | os.PathLike[str],
+    settings: FragmentSettings | None = None,
+    *,
+    mask: Volume | None = None,
+    num_workers: int = 1,
+    progress: bool = True,
+    block_shape: Sequence[int] | None = None,
+    chunk_shape: Sequence[int] = (128, 128, 128),
+) -> Volume:
+    """Write the fragments of an affinity map, continuing an interrupted run.
+
+    Args:
+        affinities: the map.
+        output: container and dataset: uint64, of the place and size of the map.
+        settings: how; None for the exact watershed with waterz's thresholds.
+        mask: voxels that are 0 there, or beyond it, are background; of the map's voxel size.
+        num_workers: worker processes; 0 does it in this process, without marks to continue from.
+        progress: whether to show progress lines on standard error.
+        block_shape: voxels, a multiple of ``chunk_shape``; None chooses one.
+        chunk_shape: of the output; voxels.
+
+    Returns:
+        The output, with an attribute ``num_fragments``.
+
+    Raises:
+        DataError: the map holds NaN or lacks the nearest edges; the output exists and is another one; the
+            mask does not fit.
+        ConfigError: an extra is missing, or blocks that are no multiple of chunks.
+        FailedBlocksError: blocks that could not be done, with the reason of each.
+    """
+    if num_workers < 0:
+        raise ConfigError(explain("num_workers", num_workers, "0 or more", "Use the number of cores"))
+    stage = prepare_fragments(affinities, output, settings, mask, block_shape, chunk_shape)
+    if num_workers == 0:
+        stage.run_in_process()
+        return stage.output
+    final = stage.write_job()
+    if not is_finished(final, stage.output):
+        with work_lock(replace(final, state_dir=stage.state_dir / "command")):
+            stage.label(num_workers, progress)
+            stage.number(num_workers, progress)
+            run_stage(final, stage.output, num_workers, progress)
+    else:
+        run_stage(final, stage.output, num_workers, progress)  # cleans up
+    logger.info("%s holds %s fragments", stage.output.path, stage.output.attributes.get(COUNT_ATTRIBUTE))
+    return stage.output
+
+
+@dataclass(frozen=True)
+class FragmentStage:
+    """The passes that write fragments.
+
+    Attributes:
+        affinities: the map.
+        output: uint64.
+        settings: how.
+        mask: what is not background, or None.
+        grid: blocks of all passes.
+    """
+
+    affinities: AffinityMap
+    output: Volume
+    settings: FragmentSettings
+    mask: Volume | None
+    grid: Grid
+
+    @property
+    def state_dir(self) -> Path:
+        """Where marks, logs and scratch lie: inside the output, so that they are deleted together."""
+        return Path(self.output.path) / ".incasem"
+
+    @property
+    def folder(self) -> Path:
+        """Scratch of runs that cut the volume like this one."""
+        return self.state_dir / "x".join(str(int(s)) for s in self.grid.block_shape)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What determines the fragments."""
+        identity = self.affinities.identity() | self.settings.identity()
+        identity["mask"] = None if self.mask is None else self.mask.fingerprint()
+        if self.settings.method != "watershed":
+            identity["block_shape"] = [int(s) for s in self.grid.block_shape]
+        return identity
+
+    def scratch(self) -> Volume:
+        """Create or reopen the volume of the blocks' own labels."""
+        return create_volume(
+            str(self.folder / "labels.zarr"),
+            shape=self.output.shape,
+            dtype=np.dtype(np.uint32),
+            voxel_size=self.output.voxel_size,
+            offset_nm=self.output.offset_nm,
+            chunk_shape=self.output.write_shape,
+            compression="lz4",
+            existing="resume",
+        )
+
+    def label_job(self, *, durable: bool = True) -> Job:
+        """Return the first pass: each block is labelled alone."""
+        return Job(
+            name="label blocks",
+            grid=replace(self.grid, context=Coordinate(self.settings.context)),
+            start_worker=partial(
+                labelling,
+                self.affinities,
+                self.mask,
+                self.settings,
+                self.scratch(),
+                self.folder / "pieces",
+                durable,
+            ),
+            identity=self.identity,
+            state_dir=self.folder / "labelling",
+        )
+
+    def match_job(self, *, durable: bool = True) -> Job:
+        """Return the second pass: neighbours compare their faces."""
+        return Job(
+            name="match faces",
+            grid=self.grid,
+            start_worker=partial(start_matching, self.grid, self.folder, matcher_of(self.settings), durable),
+            identity=self.identity,
+            state_dir=self.folder / "matching",
+        )
+
+    def write_job(self) -> Job:
+        """Return the last pass: labels become fragments."""
+        return Job(
+            name=JOB,
+            grid=self.grid,
+            start_worker=partial(_start_writing, self.folder, self.output),
+            identity=self.identity,
+            state_dir=self.state_dir,
+        )
+
+    def label(self, num_workers: int, progress: bool) -> None:
+        """Run the first pass, or what is left of it."""
+        run_stage(self.label_job(), self.scratch(), num_workers, progress)
+
+    def number(self, num_workers: int, progress: bool) -> None:
+        """Run the second pass, and number the fragments."""
+        if len(self.grid) <= _FEW_BLOCKS:
+            run_in_process(self.match_job())
+        else:
+            run_job(self.match_job(), num_workers=num_workers, progress=progress)
+        self.output.set_attributes(**{COUNT_ATTRIBUTE: join(self.grid, self.folder)})
+
+    def run_in_process(self) -> None:
+        """Do everything in this process, without marks, and remove the scratch."""
+        run_in_process(self.label_job(durable=False))
+        run_in_process(self.match_job(durable=False))
+        self.output.set_attributes(**{COUNT_ATTRIBUTE: join(self.grid, self.folder)})
+        run_in_process(self.write_job())
+        shutil.rmtree(self.folder)
+
+
+def prepare_fragments(
+    affinities: AffinityMap,
+    output: str | os.PathLike[str],
+    settings: FragmentSettings | None = None,
+    mask: Volume | None = None,
+    block_shape: Sequence[int] | None = None,
+    chunk_shape: Sequence[int] = (128, 128, 128),
+) -> FragmentStage:
+    """Check everything, create the output, and return the passes that fill it; see `write_fragments`."""
+    settings = settings or FragmentSettings()
+    if settings.method == "mutex":
+        import_neurons("mwatershed")
+    else:
+        _ = affinities.nearest  # says what is missing
+    if settings.method == "seeded":
+        import_neurons("edt")
+    if mask is not None:
+        check_spatial(mask)
+        check_same_voxel_size(mask, affinities.volume, "affinities")
+    path = os.fspath(output)
+    if exists(path) and _MARK not in open_volume(path).attributes:
+        raise DataError(
+            f"the output {path} exists and was not made by incasem; allowed: a new name, or one that an "
+            "earlier run began. Choose another output dataset, or delete this one."
+        )
+    volume = affinities.volume
+    created = create_volume(
+        path,
+        shape=volume.shape[-3:],
+        dtype=np.dtype(np.uint64),
+        voxel_size=volume.voxel_size,
+        offset_nm=volume.offset_nm,
+        chunk_shape=chunk_shape,
+        existing="resume",
+        attributes={_MARK: {"begun_by": JOB}},
+    )
+    block = block_shape or default_block_shape(created.write_shape, volume_shape=created.shape)
+    _check_blocks(block, created)
+    return FragmentStage(affinities, created, settings, mask, Grid(created.roi_voxels, Coordinate(block)))
+
+
+def _check_blocks(block_shape: Sequence[int], output: Volume) -> None:
+    unit, shape = output.write_shape, output.shape
+    fits = len(block_shape) == 3 and all(
+        b >= 1 and (b % u == 0 or b >= s) for b, u, s in zip(block_shape, unit, shape, strict=True)
+    )
+    if not fits or math.prod(min(b, s) for b, s in zip(block_shape, shape, strict=True)) > _MOST_VOXELS:
+        raise ConfigError(
+            explain(
+                "block_shape",
+                tuple(block_shape),
+                f"multiples of the output's chunks {unit}, fewer than 2³¹ voxels in all",
+                "Correct it, or leave it out",
+            )
+        )
+
+
+def _start_writing(folder: Path, output: Volume) -> BlockFunction:
+    labels = open_volume(folder / "labels.zarr")
+
+    def write(block: Block) -> None:
+        table = fragment_of_piece(folder, block.index)
+        output.write_voxels(block.write_roi, table[labels.read_voxels(block.write_roi)])
+
+    return write
