@@ -58,6 +58,7 @@ VERBS = {
             "predict_multiple",
         ),
         Verb("threshold", "incasem.cli.postprocessing", "make a segmentation of probabilities", "threshold"),
+        Verb("segment", "incasem.cli.segment", "segment affinities into neurons", "segment"),
         Verb("evaluate", "incasem.cli.postprocessing", "score a prediction against labels", "evaluate"),
         Verb(
             "baseline-affinities",

@@ -98,8 +98,8 @@ def label_groups(container: Path, dataset: str) -> list[Path]:
 
 
 def holds_labels(group: Path, dataset: str) -> bool:
-    """Tell by the published names whether a group's arrays are labels: ``labels/er``, ``…/segmentation``."""
-    return group.name == "labels" or dataset == "segmentation"
+    """Tell by their names whether a group's arrays are labels: ``labels/er``, ``…/segmentation[/NAME]``."""
+    return group.name in ("labels", "segmentation") or dataset == "segmentation"
 
 
 def image_label(source: str | None, version: str) -> dict[str, Any]:

@@ -1,0 +1,214 @@
+"""The region graph of fragments, in blocks: which of them touch, and the affinities of the edges between.
+
+Each edge belongs to the voxel that its channel is stored at, so that exactly one block counts it; the block
+reads the fragments one voxel further (for long-range channels, as far as these reach). Everything counted is
+an integer: the graph is the same, bit by bit, for any blocks and any number of workers.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, default_block_shape, run_stage
+from incasem.errors import DataError, explain
+from incasem.geometry import Coordinate, Roi, format_roi
+from incasem.segmentation._pairs import EdgeCounter, count_fragments
+from incasem.segmentation.affinity_map import NEAREST, AffinityMap, Offset
+from incasem.segmentation.edge_store import EdgeStore, cut_of
+from incasem.segmentation.region_graph import EdgeTable, FragmentTable
+from incasem.volumes import Volume, check_same_voxel_size, check_spatial
+
+__all__ = ["EdgeSettings", "count_block", "read_ids", "write_edges"]
+
+JOB = "edges"
+_LARGEST_ID = (1 << 63) - 1  # databases have signed integers
+
+
+@dataclass(frozen=True)
+class EdgeSettings:
+    """What is counted.
+
+    Attributes:
+        histograms: count each affinity of a pair too, for scores that are quantiles of them all.
+        long_range: count the edges of all channels, and not only those between direct neighbours, as evidence
+            on fragments that touch. Fragments that do not touch stay unconnected.
+    """
+
+    histograms: bool = False
+    long_range: bool = False
+
+
+def write_edges(
+    affinities: AffinityMap,
+    fragments: Volume,
+    store: EdgeStore,
+    state_dir: Path,
+    settings: EdgeSettings,
+    *,
+    num_workers: int,
+    progress: bool = True,
+    block_shape: Sequence[int] | None = None,
+) -> JobReport:
+    """Fill an edge store, continuing what an interrupted run began; do nothing where it is finished.
+
+    Args:
+        affinities: the affinity map.
+        fragments: ids of its voxels, 0 is background; any integer type.
+        store: gets the pairs of touching fragments, and the sizes of all.
+        state_dir: where the marks of finished blocks lie, until all are done (a suffix is added).
+        settings: what is counted.
+        num_workers: worker processes.
+        progress: whether to show a progress line.
+        block_shape: voxels a block; None chooses.
+
+    Raises:
+        DataError: fragments that do not fit the affinities or have negative ids, another graph in the store,
+            the disk is full.
+        FailedBlocksError: blocks that could not be done.
+    """
+    job = edge_job(affinities, fragments, store, state_dir, settings, block_shape)
+    for left in state_dir.parent.glob(f"{state_dir.name}.*"):
+        if left != job.state_dir:  # marks of a store that was deleted
+            shutil.rmtree(left, ignore_errors=True)
+    return run_stage(job, _Output(store, cut_of(job.grid)), num_workers, progress)
+
+
+def edge_job(
+    affinities: AffinityMap,
+    fragments: Volume,
+    store: EdgeStore,
+    state_dir: Path,
+    settings: EdgeSettings,
+    block_shape: Sequence[int] | None = None,
+) -> Job:
+    """Check everything, create the store, and return the job that fills it."""
+    check_fragments(affinities, fragments)
+    _ = affinities.nearest
+    # So that the marks of blocks whose store was deleted are not believed.
+    token = store.create()
+    block = block_shape or default_block_shape(fragments.write_shape, volume_shape=fragments.shape)
+    grid = Grid(fragments.roi_voxels, Coordinate(block))
+    return Job(
+        name=JOB,
+        grid=grid,
+        start_worker=partial(_start, affinities, fragments, store, settings, cut_of(grid)),
+        identity={
+            **affinities.identity(),
+            "fragments": fragments.fingerprint(),
+            "histograms": settings.histograms,
+            "long_range": settings.long_range,
+        },
+        state_dir=state_dir.with_name(f"{state_dir.name}.{token}"),
+    )
+
+
+@dataclass(frozen=True)
+class _Output:
+    """The store as a stage's output: it is told which cut is complete together with the finished-mark."""
+
+    store: EdgeStore
+    cut: str
+
+    @property
+    def path(self) -> str:
+        return self.store.path
+
+    @property
+    def attributes(self) -> Any:
+        return self.store.attributes
+
+    def set_attributes(self, **attributes: Any) -> None:
+        self.store.finish(self.cut, **attributes)
+
+
+def check_fragments(affinities: AffinityMap, fragments: Volume) -> None:
+    """Refuse fragments that cannot be those of an affinity map.
+
+    Raises:
+        DataError: channels, no integers, another voxel size, or a place beyond the affinities.
+    """
+    check_spatial(fragments)
+    if fragments.dtype.kind not in "ui":
+        raise DataError(
+            explain(
+                f"dtype of {fragments.path}", fragments.dtype, "integers (ids of fragments)", "Convert it"
+            )
+        )
+    check_same_voxel_size(fragments, affinities.volume, "affinities")
+    if not affinities.roi_voxels.contains(fragments.roi_voxels):
+        raise DataError(
+            explain(
+                f"the place of {fragments.path}",
+                f"{format_roi(fragments.roi_voxels)} voxels",
+                f"a region inside that of the affinities, {format_roi(affinities.roi_voxels)}",
+                "Correct its offset, or take the fragments of these affinities",
+            )
+        )
+
+
+def read_ids(fragments: Volume, roi_voxels: Roi) -> NDArray[np.uint64]:
+    """Return ids in a region, 0 beyond the volume; uint64, z, y, x.
+
+    Raises:
+        DataError: an id below 0 or above 2^63 - 1.
+    """
+    ids = fragments.read_voxels(roi_voxels, beyond="constant")
+    found = int(ids.min()) if fragments.dtype.kind == "i" and ids.size else 0
+    if found == 0 and fragments.dtype == np.uint64 and ids.size:
+        found = int(ids.max())
+    if not 0 <= found <= _LARGEST_ID:
+        raise DataError(
+            explain(
+                f"an id in {fragments.path} at {format_roi(roi_voxels)}",
+                found,
+                f"0 (background) to {_LARGEST_ID}",
+                "Relabel the fragments",
+            )
+        )
+    return ids.astype(np.uint64, copy=False)
+
+
+def _start(
+    affinities: AffinityMap, fragments: Volume, store: EdgeStore, settings: EdgeSettings, cut: str
+) -> BlockFunction:
+    def count(block: Block) -> None:
+        edges, sizes = count_block(affinities, fragments, settings, block.write_roi)
+        store.write_block(cut, block.index, edges, sizes)
+
+    return count
+
+
+def count_block(
+    affinities: AffinityMap, fragments: Volume, settings: EdgeSettings, roi: Roi
+) -> tuple[EdgeTable, FragmentTable]:
+    """Return the edges that belong to the voxels of a region, and the sizes of the fragments there."""
+    far = _far_channels(affinities) if settings.long_range else {}
+    before = [max(0, *(-step for step in steps)) for steps in zip(*NEAREST, *far.values(), strict=True)]
+    after = [max(0, *steps) for steps in zip(*NEAREST, *far.values(), strict=True)]
+    grown = roi.grow(Coordinate(before), Coordinate(after))
+    ids = read_ids(fragments, grown)
+    begin = (before[0], before[1], before[2])
+    inside = tuple(slice(b, b + s) for b, s in zip(begin, roi.shape, strict=True))
+    sizes = count_fragments(ids[inside])
+    counter = EdgeCounter(histograms=settings.histograms)
+    if len(sizes):
+        near = affinities.read_nearest(roi)
+        for axis, offset in enumerate(NEAREST):
+            counter.add(ids, begin, offset, near[axis], near=True)
+        del near
+        if far:
+            values = affinities.read(roi)
+            for channel, offset in far.items():
+                counter.add(ids, begin, offset, values[channel], near=False)
+    return counter.table(), sizes
+
+
+def _far_channels(affinities: AffinityMap) -> dict[int, Offset]:
+    nearest = set(affinities.nearest)
+    return {c: offset for c, offset in enumerate(affinities.offsets) if c not in nearest}

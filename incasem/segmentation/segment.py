@@ -1,0 +1,298 @@
+"""Affinities to segments: fragments, region graph, agglomeration, relabelling; for one or several thresholds.
+
+Beside the affinities, or wherever the output is asked to go:
+
+```
+fragments/                      ids of the watershed, uint64
+edges.sqlite                    the region graph (…_histograms, …_long_range: with these)
+lookup/<scoring>_<threshold>/   segment of each fragment
+segmentation/<scoring>_<threshold>/   ids of the segments, uint64
+```
+
+Each stage is continued after an interruption and skipped when it is finished; other settings for the same
+output are refused. More thresholds and other scorings use the fragments and the region graph that are there.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from incasem.blockwise import JobReport, format_seconds, is_finished, run_stage
+from incasem.blockwise.state import held
+from incasem.errors import ConfigError, DataError, explain
+from incasem.segmentation.affinity_map import AffinityMap, open_affinities
+from incasem.segmentation.agglomeration import SizeRules, agglomerate, check_thresholds
+from incasem.segmentation.edge_store import EdgeStore, open_edge_store
+from incasem.segmentation.edges import EdgeSettings, write_edges
+from incasem.segmentation.fragment_settings import FragmentSettings
+from incasem.segmentation.fragments import write_fragments
+from incasem.segmentation.relabel import LookUp, create_segmentation, relabel_job
+from incasem.segmentation.scoring import Scoring, parse_scoring
+from incasem.volumes import Volume, open_volume, split_path
+
+__all__ = ["SegmentOptions", "SegmentReport", "Segmentation", "segment"]
+
+_OWN_CONTAINERS = (".zarr", ".n5")
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What is segmented, and how.
+
+    Attributes:
+        file: container of the affinities.
+        dataset: affinities: axes c, z, y, x; uint8 (round(255 p)) or floats.
+        out_file: container of the output; None: that of the affinities.
+        out_group: group of the output; None: that of the affinities.
+        offsets: the other end of each channel's edge, voxels z, y, x; None: as stored.
+        fragments: how fragments are made.
+        own_fragments: container and dataset of fragments made elsewhere; None makes them.
+        mask: container and dataset; 0 where there is nothing to segment; None: no mask.
+        scoring: name of the scoring function.
+        thresholds: scores up to which is merged, as in waterz: 1 - affinity, a larger one merges more.
+        rules: for small segments.
+        long_range: whether long-range channels count as evidence on fragments that touch.
+        edge_store: a file, or ``postgresql://…``; None: ``edges.sqlite`` in the output.
+        block_shape: voxels a block, z, y, x, a multiple of ``chunk_shape``; None chooses.
+        chunk_shape: of fragments made here, and of the segmentations; voxels z, y, x.
+    """
+
+    file: Path
+    dataset: str
+    out_file: Path | None = None
+    out_group: str | None = None
+    offsets: Sequence[Sequence[int]] | None = None
+    fragments: FragmentSettings = field(default_factory=FragmentSettings)
+    own_fragments: str | None = None
+    mask: str | None = None
+    scoring: str = "mean"
+    thresholds: Sequence[float] = (0.5,)
+    rules: SizeRules = field(default_factory=SizeRules)
+    long_range: bool = False
+    edge_store: str | None = None
+    block_shape: Sequence[int] | None = None
+    chunk_shape: Sequence[int] = (128, 128, 128)
+
+    @property
+    def output(self) -> Path:
+        """Directory of the output.
+
+        Raises:
+            DataError: a container that is neither Zarr nor N5.
+        """
+        container, dataset = split_path(f"{self.file.expanduser()}/{self.dataset.strip('/')}")
+        root = Path(container) if self.out_file is None else self.out_file.expanduser()
+        if not any(part.endswith(_OWN_CONTAINERS) for part in root.parts):
+            raise DataError(
+                explain("the output container", root, "NAME.zarr or NAME.n5", "Name one with --out_filename")
+            )
+        group = str(Path(dataset).parent) if self.out_group is None else self.out_group.strip("/")
+        return root / group
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """One segmentation: its threshold, how many segments it has, and where it is."""
+
+    threshold: float
+    segments: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class SegmentReport:
+    """What came out.
+
+    Attributes:
+        fragments: number of fragments.
+        edges: pairs of them that touch.
+        segmentations: one a threshold, ascending.
+        seconds: wall time of each stage of this run.
+        output: directory of everything.
+    """
+
+    fragments: int
+    edges: int
+    segmentations: tuple[Segmentation, ...]
+    seconds: Mapping[str, float]
+    output: Path
+
+    def summary(self) -> str:
+        """Return some lines for the terminal."""
+        stages = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in self.seconds.items())
+        lines = [f"segment: {self.fragments:,} fragments, {self.edges:,} pairs of them touch; {stages}"]
+        lines += [f"  {s.path}: {s.segments:,} segments" for s in self.segmentations]
+        return "\n".join(lines)
+
+
+def segment(options: SegmentOptions, *, num_workers: int, progress: bool = True) -> SegmentReport:
+    """Make fragments, their region graph, and a segmentation for each threshold.
+
+    Raises:
+        ConfigError: settings that make no sense.
+        DataError: affinities or fragments that cannot be used, or an output of other settings.
+        FailedBlocksError: blocks that could not be done.
+    """
+    scoring = parse_scoring(options.scoring)
+    thresholds = check_thresholds(options.thresholds)
+    names = {_name(scoring, t): t for t in thresholds}
+    if len(names) < len(thresholds):
+        raise ConfigError(
+            explain("threshold", thresholds, "numbers that differ in six digits", "Leave some of them out")
+        )
+    if num_workers < 1:
+        raise ConfigError(explain("num_workers", num_workers, "1 or more", "Use the number of cores"))
+    affinities = open_affinities(f"{options.file.expanduser()}/{options.dataset.strip('/')}", options.offsets)
+    _ = affinities.nearest
+    store = _store(options, scoring)
+    clock = _Clock()
+    with _sole_command(options.output):
+        with clock("fragments"):
+            fragments = _fragments(options, affinities, num_workers, progress)
+        with clock("edges"):
+            _edges(options, scoring, affinities, fragments, store, num_workers, progress)
+        targets = [_Target(options, name, t, affinities, fragments) for name, t in names.items()]
+        with clock("agglomeration"):
+            _agglomerate(targets, store, scoring, options.rules)
+        with clock("relabel"):
+            for target in targets:
+                run_stage(target.job, target.volume, num_workers, progress)
+        store.database.disconnect()
+    counts = [target.table.counts() for target in targets]
+    made = (
+        Segmentation(target.threshold, segments, Path(target.volume.path))
+        for target, (_, _, segments) in zip(targets, counts, strict=True)
+    )
+    return SegmentReport(counts[0][0], counts[0][1], tuple(made), clock.seconds, options.output)
+
+
+def _name(scoring: Scoring, threshold: float) -> str:
+    return f"{scoring.name}_{threshold:g}"
+
+
+class _Clock:
+    """Measures stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.seconds[stage] = time.monotonic() - began
+
+
+@contextmanager
+def _sole_command(output: Path) -> Iterator[None]:
+    """Keep other commands away from an output's tables, which no stage's lock guards.
+
+    Raises:
+        DataError: another command works on the output.
+    """
+    path = output / ".segment.lock"
+    with held(path):
+        yield
+        path.unlink(missing_ok=True)
+
+
+def _fragments(options: SegmentOptions, affinities: AffinityMap, num_workers: int, progress: bool) -> Volume:
+    if options.own_fragments is not None:
+        return open_volume(options.own_fragments)
+    return write_fragments(
+        affinities,
+        options.output / "fragments",
+        options.fragments,
+        mask=None if options.mask is None else open_volume(options.mask),
+        num_workers=num_workers,
+        progress=progress,
+        block_shape=options.block_shape,
+        chunk_shape=options.chunk_shape,
+    )
+
+
+def _edge_settings(options: SegmentOptions, scoring: Scoring) -> EdgeSettings:
+    return EdgeSettings(histograms=scoring.needs_histograms, long_range=options.long_range)
+
+
+def _edge_name(settings: EdgeSettings) -> str:
+    """Return a name for each kind of region graph, so that a scoring that needs more finds room for it."""
+    named = (("_long_range", settings.long_range), ("_histograms", settings.histograms))
+    return "edges" + "".join(name for name, wanted in named if wanted)
+
+
+def _store(options: SegmentOptions, scoring: Scoring) -> EdgeStore:
+    name = _edge_name(_edge_settings(options, scoring))
+    location = options.output / f"{name}.sqlite" if options.edge_store is None else options.edge_store
+    return open_edge_store(location, str((options.output / name).absolute()))
+
+
+def _edges(
+    options: SegmentOptions,
+    scoring: Scoring,
+    affinities: AffinityMap,
+    fragments: Volume,
+    store: EdgeStore,
+    num_workers: int,
+    progress: bool,
+) -> JobReport:
+    settings = _edge_settings(options, scoring)
+    return write_edges(
+        affinities,
+        fragments,
+        store,
+        options.output / f".{_edge_name(settings)}.incasem",
+        settings,
+        num_workers=num_workers,
+        progress=progress,
+        block_shape=options.block_shape,
+    )
+
+
+class _Target:
+    """One threshold: its look-up table, its volume, and the job that writes it."""
+
+    def __init__(
+        self, options: SegmentOptions, name: str, threshold: float, affinities: AffinityMap, fragments: Volume
+    ) -> None:
+        """Create the volume.
+
+        Raises:
+            DataError: it exists and belongs to other settings or inputs.
+        """
+        self.threshold = threshold
+        rules = options.rules
+        self.identity: dict[str, Any] = {
+            **affinities.identity(),
+            "fragments": fragments.fingerprint(),
+            "scoring": options.scoring,
+            "threshold": threshold,
+            "long_range": options.long_range,
+            "min_size": rules.min_size,
+            "join_affinity": rules.join_affinity if rules.min_size else None,
+            "dust": rules.dust,
+        }
+        self.table = LookUp(options.output / "lookup" / name)
+        self.volume = create_segmentation(str(options.output / "segmentation" / name), fragments)
+        self.job = relabel_job(fragments, self.table, self.volume, self.identity, options.block_shape)
+        is_finished(self.job, self.volume)
+
+    @property
+    def needs_table(self) -> bool:
+        """Whether the table is still to be made."""
+        return not self.table.belongs_to(self.identity)
+
+
+def _agglomerate(targets: Sequence[_Target], store: EdgeStore, scoring: Scoring, rules: SizeRules) -> None:
+    """Make the look-up tables that are missing."""
+    wanted = [target for target in targets if target.needs_table]
+    if not wanted:
+        return
+    found = agglomerate(
+        store.edges(), store.fragments(), scoring, [target.threshold for target in wanted], rules
+    )
+    for target, segments in zip(wanted, found.segments, strict=True):
+        target.table.write(found.fragments, segments, found.edges, target.identity)
