@@ -253,3 +253,6 @@ def _commands(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, str
         if len(open_volume(results).shape) == 3:
             export = ["incasem", "export", "-f", str(root), "-d", inside, "-o", "tiff"]
             yield f"Write the {results.name} as a TIFF stack:", shlex.join(export)
+        else:
+            segment = ["incasem", "segment", "-f", str(root), "-d", inside]
+            yield "Make objects of them:", shlex.join(segment)

@@ -70,3 +70,10 @@ def test_neurons_are_trained_predicted_and_scored(neurons):
     page = report.read_text()
     assert "class 1 is the boundary" in page
     assert "incasem export" not in page, "which writes volumes of three axes"
+    assert "incasem segment" in page
+    group = "volumes/predictions/train_0001/predict_0001"
+    neurons.must(f"incasem segment -f {data}/block.zarr -d {group}/affinities -t 0.5")
+    (segmentation,) = (data / "block.zarr" / group / "segmentation").glob("mean*")
+    objects = open_volume(segmentation)
+    assert objects.shape == (48, 48, 40)
+    assert np.unique(objects.read_voxels(objects.roi_voxels)).size > 50, "of 180 boxes"
