@@ -14,9 +14,9 @@ SETTINGS = (
     "task.type=affinities task.offsets='[[-1,0,0],[0,-1,0],[0,0,-1],[0,0,-6]]' task.border_erosion=1 "
     "loss.dice_weight=0.5 model.num_fmaps=4 model.num_fmaps_out=4 model.downsample_factors='[[2,2,2]]' "
     "training.input_size_voxels=[44,44,44] training.output_size_voxels=[26,26,26] "
-    "training.precache.num_workers=1 training.iterations=40 training.save_every=40 "
-    "validation.validate_every=40 training.snapshot.every=40 training.augmentation.elastic=none "
-    "training.optimizer.lr=0.01 torch.device=cpu training.precision=fp32 validation.precision=fp32 seed=3"
+    "training.precache.num_workers=1 training.iterations=60 training.save_every=60 "
+    "validation.validate_every=60 training.snapshot.every=60 training.augmentation.elastic=none "
+    "training.optimizer.lr=0.003 torch.device=cpu training.precision=fp32 validation.precision=fp32 seed=3"
 )
 
 
