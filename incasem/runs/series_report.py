@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from incasem.blockwise import format_seconds
+from incasem.blockwise import count_of, format_seconds
 from incasem.config import PredictionConfig
 from incasem.durable import write_durably
 from incasem.evaluation.diagrams import HEADINGS, precision_recall_diagram, score_over_iterations
@@ -53,11 +53,12 @@ def write_series_report(
     written: list[Path] = []
     curves: list[Curve] = []
     table: dict[str, dict[str, float]] = {}
-    summary = f"{len(checkpoints)} checkpoints were predicted, none was scored. Shown is iteration {shown}."
+    number = count_of(len(checkpoints), "checkpoint")
+    summary = f"{number} predicted, not scored. Shown is iteration {shown}."
     if best is not None:
         curves, table, written = _scored(folder, checkpoints, scores, best)
         summary = (
-            f"The best of {len(checkpoints)} checkpoints is that of iteration {shown}, F1 {best[0]:.4f}. "
+            f"The best of {number} is that of iteration {shown}, F1 {best[0]:.4f}. "
             "Sections and blocks are shown of it."
         )
     page = write_report(

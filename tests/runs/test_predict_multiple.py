@@ -120,7 +120,7 @@ def test_scores_can_be_left_out(trained):
     assert not any("best" in line for line in lines)
     report = trained / "runs/reports/predict_0001"
     text = " ".join(Page((report / "report.html").read_text()).text)
-    assert "3 checkpoints were predicted, none was scored. Shown is iteration 1000." in text
+    assert "3 checkpoints predicted, not scored. Shown is iteration 1000." in text
     assert "cell: slowest blocks" in text
     assert not (report / "scores.csv").exists()
 
