@@ -9,8 +9,8 @@ def baseline_affinities(program: str, arguments: Sequence[str]) -> None:
     """Make affinities of grey values."""
     parser = make_parser(
         program,
-        "Make affinities of grey values alone: an edge is as weak as its voxels are darker than their "
-        "surroundings. The baseline for a trained network; `incasem segment` takes them like predicted "
+        "Make affinities of grey values alone: an edge is as weak as its voxels look like a dark sheet. "
+        " The baseline for a trained network; `incasem segment` takes them like predicted "
         "ones. The same for any blocks; interrupted, it goes on when run again.",
     )
     add = parser.add_argument
@@ -22,6 +22,7 @@ def baseline_affinities(program: str, arguments: Sequence[str]) -> None:
         help="affinities to write: uint8; c, z, y, x",
     )  # fmt: skip
     add("--smoothing", type=float, default=10.0, metavar="NM", help="noise filter, about half a membrane, nm")
+    add("--thickness", type=float, default=15.0, metavar="NM", help="filter that finds sheets, nm")
     add("--surroundings", type=float, default=120.0, metavar="NM", help="what a voxel is compared with, nm")
     add(
         "--contrast", type=float, default=2.5, metavar="SD",
@@ -42,6 +43,7 @@ def baseline_affinities(program: str, arguments: Sequence[str]) -> None:
         out_dataset=options.out_dataset,
         out_file=out_file,
         smoothing_nm=options.smoothing,
+        thickness_nm=options.thickness,
         surroundings_nm=options.surroundings,
         contrast=options.contrast,
         offset=None if options.offset is None else tuple(options.offset),

@@ -9,7 +9,8 @@ def evaluate_segmentation(program: str, arguments: Sequence[str]) -> None:
     """Score segmentations against the truth."""
     options = _parser(program).parse_args(list(arguments))
 
-    from incasem.evaluation.partition import PartitionOptions, evaluate_segmentations
+    from incasem.evaluation.partition import evaluate_segmentations
+    from incasem.evaluation.partition_inputs import PartitionOptions
     from incasem.evaluation.partition_report import misfit_rows, summary, table, write_evaluation
 
     job = PartitionOptions(
@@ -70,7 +71,7 @@ def _parser(program: str) -> Parser:
         "--boundary_tolerance", type=float, metavar="NM",
         help="how far a boundary may lie from that of the truth, nm (default: two voxels)",
     )  # fmt: skip
-    add("--no_boundaries", action="store_true", help="do not score boundaries, which takes half of the time")
+    add("--no_boundaries", action="store_true", help="do not score boundaries, which takes most of the time")
     add("--worst", type=int, default=10, metavar="N", help="mergers and splits to list")
     add(
         "-o", "--out_directory", type=path_argument, metavar="DIRECTORY",

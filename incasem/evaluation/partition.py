@@ -6,13 +6,12 @@ so the scores do not depend on how it is cut, and an interrupted evaluation goes
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,13 @@ from incasem.blockwise import Block, BlockFunction, Grid, Job, default_block_sha
 from incasem.blockwise.job import identity_as_json
 from incasem.durable import write_durably
 from incasem.errors import ConfigError, DataError, explain
+from incasem.evaluation.partition_inputs import (
+    Metric,
+    Opened,
+    PartitionOptions,
+    default_directory,
+    open_inputs,
+)
 from incasem.evaluation.places import Place, find_places
 from incasem.geometry import Coordinate, Roi, format_roi, grow
 from incasem.metrics.boundaries import (
@@ -33,68 +39,10 @@ from incasem.metrics.boundaries import (
 )
 from incasem.metrics.offenders import Offender, worst
 from incasem.metrics.partition import PartitionAccumulator, PartitionScores
-from incasem.tasks.stored import require_finished
-from incasem.volumes import (
-    Volume,
-    check_same_voxel_size,
-    check_spatial,
-    create_volume,
-    exists,
-    list_datasets,
-    open_volume,
-    split_path,
-)
+from incasem.volumes import Volume, create_volume, split_path
 
 JOB = "evaluate-segmentation"
-Metric = Literal["adapted_rand", "voi"]
 _BLOCK_VOXELS = 200**3
-_LEVEL = re.compile(r"/s\d+$")
-
-
-@dataclass(frozen=True)
-class PartitionOptions:
-    """What is scored, and how.
-
-    Attributes:
-        labels: path of the truth: instance ids, integers of at least 0.
-        segmentations: paths of segmentations (the same), or of groups: then all integer datasets in them.
-        masks: paths of masks; counted are voxels that are nonzero in all of them.
-        ignored_truth: id of the truth whose voxels do not count; None: all of them count.
-        boundary_tolerance_nm: how far a boundary may lie from that of the truth; None: two voxels of the
-            finest axis.
-        boundaries: whether boundaries are scored at all, which takes as long as all else.
-        metric: what the best segmentation is chosen by: ``adapted_rand`` error, or the total ``voi``.
-        worst: how many mergers and splits of the best segmentation are listed.
-        out_directory: of the report; None: see `default_directory`.
-    """
-
-    labels: str
-    segmentations: tuple[str, ...]
-    masks: tuple[str, ...] = ()
-    ignored_truth: int | None = 0
-    boundary_tolerance_nm: float | None = None
-    boundaries: bool = True
-    metric: Metric = "adapted_rand"
-    worst: int = 10
-    out_directory: Path | None = None
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The volumes of an evaluation, on one voxel grid, and the region that all of them cover."""
-
-    labels: Volume
-    segmentations: tuple[Volume, ...]
-    masks: tuple[Volume, ...]
-    roi_voxels: Roi
-
-    def counted(self, roi_voxels: Roi) -> NDArray[np.bool_] | None:
-        """Return where all masks are; None for everywhere."""
-        counted: NDArray[np.bool_] | None = None
-        for mask in self.masks:
-            inside = mask.read_voxels(roi_voxels, beyond="constant") != 0
-            counted = inside if counted is None else counted & inside
-        return counted
 
 
 @dataclass(frozen=True)
@@ -158,67 +106,6 @@ def evaluate_segmentations(
     evaluation = gather(options, opened, job.grid, counts)
     shutil.rmtree(_folder(counts), ignore_errors=True)
     return evaluation
-
-
-def open_inputs(options: PartitionOptions) -> Opened:
-    """Open and check everything; nothing is written."""
-    labels = _open_ids(options.labels)
-    segmentations = tuple(_open_ids(path) for path in _expand(options.segmentations))
-    masks = tuple(open_volume(path) for path in options.masks)
-    region = labels.roi_voxels
-    for volume in segmentations:
-        require_finished(volume)
-        check_same_voxel_size(volume, labels, "labels")
-        region = _overlap(region, volume, labels)
-    for mask in masks:
-        check_spatial(mask)
-        check_same_voxel_size(mask, labels, "labels")
-    return Opened(labels, segmentations, masks, region)
-
-
-def _expand(paths: Sequence[str]) -> list[str]:
-    """Replace groups by the datasets in them; a pyramid counts as one."""
-    found: list[str] = []
-    for path in paths:
-        group = Path(path).expanduser()
-        inside = [] if exists(group) else [_LEVEL.sub("", name) for name in list_datasets(group)]
-        found += [str(group / name) for name in dict.fromkeys(inside)] or [str(group)]
-    repeated = [path for path in found if found.count(path) > 1]
-    if repeated:
-        raise ConfigError(explain("the segmentations", repeated[0], "each once", "Leave one of them out"))
-    return found
-
-
-def _open_ids(path: str) -> Volume:
-    volume = open_volume(path)
-    check_spatial(volume)
-    if volume.dtype.kind not in "ui":
-        raise DataError(
-            explain(f"the dtype of {path}", volume.dtype, "integers (instance ids)", "Give a segmentation")
-        )
-    return volume
-
-
-def _overlap(region: Roi, volume: Volume, labels: Volume) -> Roi:
-    common = region.intersect(volume.roi_voxels)
-    if common.empty:
-        raise DataError(
-            explain(
-                f"the place of {volume.path}",
-                f"{format_roi(volume.roi_voxels)} voxels",
-                f"an overlap with {format_roi(region)}, what {labels.path} and the others cover",
-                "Correct its offset",
-            )
-        )
-    return common
-
-
-def default_directory(options: PartitionOptions) -> Path:
-    """Return where the report goes: ``evaluations/NAME`` beside the container of the first segmentation."""
-    container, dataset = split_path(Path(options.segmentations[0]).expanduser())
-    parts = [part for part in dataset.split("/") if part not in ("", "volumes", "predictions")]
-    name = "_".join([container.stem, *parts, "vs", Path(options.labels).name])
-    return container.parent / "evaluations" / name
 
 
 def tolerance_of(options: PartitionOptions, opened: Opened) -> float | None:
@@ -294,9 +181,6 @@ def _count_block(
     # Reflection moves no boundary nearer than it is and makes no new one.
     truth_ZYX = opened.labels.read_voxels(wide, beyond="reflect")
     counted = opened.counted(roi)
-    scored = np.ones(tuple(roi.shape), np.bool_) if counted is None else counted
-    if ignored is not None:
-        scored = scored & (truth_ZYX[inner] != ignored)
     truth_edges = None if offsets is None else boundaries(truth_ZYX)
     rows, tables = np.zeros((len(opened.segmentations), 4), np.int64), []
     for k, volume in enumerate(opened.segmentations):
@@ -305,10 +189,18 @@ def _count_block(
         found.add(ids_ZYX[inner], truth_ZYX[inner], counted)
         tables.append(_stacked(k, *found.table()))
         if offsets is not None and truth_edges is not None:
-            rows[k] = count_boundaries(boundaries(ids_ZYX), truth_edges, scored, offsets)
+            where = _labelled(truth_ZYX[inner], ignored, counted)
+            rows[k] = count_boundaries(boundaries(ids_ZYX), truth_edges, where, offsets)
     table = np.concatenate(tables)
     write_durably(table_path(counts, block.index), lambda file: np.save(file, table, allow_pickle=False))
     counts.write_voxels(Roi((block.index, 0, 0), (1, *rows.shape)), rows[np.newaxis])
+
+
+def _labelled(
+    truth_ZYX: NDArray[Any], ignored: int | None, counted: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    where = np.ones(truth_ZYX.shape, np.bool_) if ignored is None else truth_ZYX != ignored
+    return where if counted is None else where & counted
 
 
 def table_path(counts: Volume, index: int) -> Path:
@@ -357,7 +249,7 @@ def gather(options: PartitionOptions, opened: Opened, grid: Grid, counts: Volume
     segments, objects, shared = totals[k].table()
     mergers = worst(segments, objects, shared, options.worst)
     splits = worst(objects, segments, shared, options.worst)
-    tables = [(index, table[table[:, 0] == k][:, 1:]) for index, table in read_tables(counts, len(grid))]
+    tables = ((index, table[table[:, 0] == k][:, 1:]) for index, table in read_tables(counts, len(grid)))
     places = find_places(mergers, splits, tables, opened.segmentations[k], opened.labels, grid)
     misfits = [Misfit(offender, place) for offender, place in zip([*mergers, *splits], places, strict=True)]
     return PartitionEvaluation(

@@ -4,21 +4,14 @@ import csv
 import io
 import json
 import math
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from incasem.durable import write_durably
 from incasem.errors import DataError
-from incasem.evaluation.partition import (
-    Metric,
-    Misfit,
-    PartitionEvaluation,
-    Scored,
-    default_directory,
-    error_of,
-)
+from incasem.evaluation.partition import Misfit, PartitionEvaluation, Scored, error_of
+from incasem.evaluation.partition_inputs import Metric, default_directory, split_threshold
 from incasem.evaluation.partition_pictures import diagrams
 from incasem.evaluation.report import Curve, write_report
 from incasem.geometry import format_roi
@@ -33,7 +26,6 @@ COLUMNS = (
     "adapted_rand_snemi",
 )
 _NAMES: dict[Metric, str] = {"adapted_rand": "adapted Rand", "voi": "VOI"}
-_THRESHOLD = re.compile(r"(?P<stem>.*?)_?(?P<threshold>\d+(\.\d+)?)")
 
 
 def as_row(scored: Scored) -> dict[str, float]:
@@ -213,9 +205,9 @@ def _curves(evaluation: PartitionEvaluation) -> list[Curve]:
     """Return the scores over the thresholds at the end of the names, one line a family of names."""
     families: dict[str, list[tuple[float, Scored]]] = defaultdict(list)
     for one in evaluation.scored:
-        parsed = _THRESHOLD.fullmatch(one.name)
-        if parsed:
-            families[parsed["stem"] or "segmentation"].append((float(parsed["threshold"]), one))
+        stem, threshold = split_threshold(one.name)
+        if not math.isnan(threshold):
+            families[stem or "segmentation"].append((threshold, one))
     lines = {stem: sorted(found, key=lambda f: f[0]) for stem, found in families.items() if len(found) > 1}
     if not lines:
         return []

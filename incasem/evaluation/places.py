@@ -3,7 +3,7 @@
 Not all of the volume is read for it: of each, one block is, that in which most of both its parts lie.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from incasem.blockwise import Grid
 from incasem.metrics.offenders import Offender
 from incasem.volumes import Volume
 
-Tables = Sequence[tuple[int, NDArray[np.uint64]]]
+Tables = Iterable[tuple[int, NDArray[np.uint64]]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def find_places(
 
     Args:
         mergers, splits: of one segmentation.
-        tables: index of a block and its contingency table (n × 3: segment, object, voxels).
+        tables: index of a block and its contingency table (n × 3: segment, object, voxels); read once.
         segmentation, labels: to look at.
         grid: the blocks.
     """

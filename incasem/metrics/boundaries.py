@@ -51,14 +51,9 @@ def reach(offsets: Offsets) -> tuple[int, int, int]:
 
 
 def boundaries(ids_ZYX: Array) -> NDArray[np.bool_]:
-    """Return the voxels with a face neighbour of another id within the array."""
+    """Return the voxels with a face neighbour of another id within the array (three axes, or fewer)."""
     found = np.zeros(ids_ZYX.shape, np.bool_)
-    for axis in range(ids_ZYX.ndim):
-        before = (*[slice(None)] * axis, slice(None, -1))
-        after = (*[slice(None)] * axis, slice(1, None))
-        differs = ids_ZYX[before] != ids_ZYX[after]
-        found[before] |= differs
-        found[after] |= differs
+    _mark_boundaries(np.atleast_3d(ids_ZYX), np.atleast_3d(found))
     return found
 
 
@@ -93,6 +88,21 @@ def boundary_scores(counts: Sequence[int] | NDArray[np.int64]) -> BoundaryScores
     recall = met / true if true else 1.0
     total = precision + recall
     return BoundaryScores(precision, recall, 2 * precision * recall / total if total else 0.0)
+
+
+@compiled
+def _mark_boundaries(ids_ZYX: Array, found: NDArray[np.bool_]) -> None:
+    depth, height, width = ids_ZYX.shape
+    for z in range(depth):
+        for y in range(height):
+            for x in range(width):
+                here = ids_ZYX[z, y, x]
+                if x + 1 < width and ids_ZYX[z, y, x + 1] != here:
+                    found[z, y, x] = found[z, y, x + 1] = True
+                if y + 1 < height and ids_ZYX[z, y + 1, x] != here:
+                    found[z, y, x] = found[z, y + 1, x] = True
+                if z + 1 < depth and ids_ZYX[z + 1, y, x] != here:
+                    found[z, y, x] = found[z + 1, y, x] = True
 
 
 @compiled

@@ -33,8 +33,8 @@ class PartitionScores:
     ``rand_precision`` and ``rand_recall``, the shares of voxel pairs of one segment that are of one object,
     and the other way round (Arganda-Carreras et al., Frontiers in Neuroanatomy 9, 2015).
     ``adapted_rand_snemi`` is the error as the SNEMI3D challenge and PyTorch Connectomics count it: segment
-    0 is no segment, each of its voxels stands alone, and a voxel makes a pair with itself. (Their code adds
-    a lone voxel's pair divided by the number of voxels, which is less than a billionth here.)
+    0 is no segment, each of its voxels stands alone, and a voxel makes a pair with itself. (Their code
+    divides the pairs of lone voxels by the number of voxels; with few of them the error is the same.)
     """
 
     voi_split: float

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +15,8 @@ from skimage.metrics import adapted_rand_error, variation_of_information
 from incasem.blockwise import run_in_process
 from incasem.errors import ConfigError, DataError, FailedBlocksError
 from incasem.evaluation import partition
-from incasem.evaluation.partition import (
-    PartitionOptions,
-    evaluate_segmentations,
-    gather,
-    open_inputs,
-    prepare,
-    table_path,
-)
+from incasem.evaluation.partition import evaluate_segmentations, gather, prepare
+from incasem.evaluation.partition_inputs import PartitionOptions, open_inputs
 from incasem.evaluation.partition_report import table
 from incasem.metrics import PartitionAccumulator
 from incasem.metrics.boundaries import ball_offsets, boundaries, boundary_scores, count_boundaries, reach
@@ -136,20 +131,31 @@ def test_scores_are_those_of_scikit_image(file):
     assert scored.objects == len(np.unique(truth))
 
 
-def test_a_group_is_all_its_segmentations_and_the_best_is_marked(file):
-    found = evaluate_segmentations(options(file, "segmentation"), num_workers=2, progress=False)
+def test_a_group_is_all_its_segmentations_and_the_best_is_marked(file, tmp_path):
+    found = evaluate_segmentations(
+        options(file, "segmentation", out_directory=tmp_path), num_workers=2, progress=False
+    )
     assert [one.name for one in found.scored] == ["mean_0.1", "mean_0.2", "mean_0.3"]
     errors = [one.scores.adapted_rand_error for one in found.scored]
     assert found.best == found.scored[int(np.argmin(errors))]
     starred = [line for line in table(found).splitlines() if "* best adapted Rand" in line]
     assert [line.split()[0] for line in starred] == [found.best.name]
     vois = [one.scores.voi for one in found.scored]
-    by_voi = evaluate_segmentations(
-        options(file, "segmentation", metric="voi"), num_workers=1, progress=False
-    )
+    by_voi = evaluated(options(file, "segmentation", metric="voi", out_directory=tmp_path / "other"))
     assert by_voi.best.name == found.scored[int(np.argmin(vois))].name
     # Nothing but the report's place is left.
-    assert not list((file.parent / "out").glob(".tables*"))
+    assert not list(tmp_path.glob(".tables*"))
+
+
+def test_thresholds_are_in_order_of_their_values(tmp_path):
+    for name in ("mean_0.35", "mean_0.5", "mean_0.4", "aff50_his256_0.10", "plain"):
+        store(tmp_path / "x.zarr/segmentation" / name, np.ones((8, 8, 8), np.uint8))
+    store(tmp_path / "x.zarr/segmentation/pyramid_1/s0", np.ones((8, 8, 8), np.uint8))
+    group = str(tmp_path / "x.zarr/segmentation")
+    opened = open_inputs(PartitionOptions(f"{group}/plain", (group,)))
+    assert [volume.path.rsplit("/", 1)[1] for volume in opened.segmentations] == [
+        "aff50_his256_0.10", "mean_0.35", "mean_0.4", "mean_0.5", "plain", "pyramid_1"
+    ]  # fmt: skip
 
 
 def test_places_of_mergers_and_splits(file, tmp_path):
@@ -173,30 +179,25 @@ def test_places_of_mergers_and_splits(file, tmp_path):
     assert split.place.voxel[0] == 4
 
 
-def test_an_interrupted_evaluation_goes_on(file, tmp_path, monkeypatch):
-    asked = options(file, out_directory=tmp_path)
-    monkeypatch.setattr(partition, "_BLOCK_VOXELS", 8 * 8 * 32)
-    job, counts = prepare(asked, open_inputs(asked))
-    assert len(job.grid) > 3
-    real = partition._count_block
-    done = []
-
-    def stop(opened, made, ignored, offsets, block):
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(block.index)
-        real(opened, made, ignored, offsets, block)
-
-    monkeypatch.setattr(partition, "_count_block", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run_in_process(job)
-    monkeypatch.undo()
-    monkeypatch.setattr(partition, "_BLOCK_VOXELS", 8 * 8 * 32)
-    kept = {index: table_path(counts, index).stat().st_mtime_ns for index in done}
+def test_after_a_torn_chunk_is_mended_only_its_block_is_counted(file, tmp_path, monkeypatch):
+    store(tmp_path / "x.zarr/ids", segmentation(1), PLACE)
+    chunk = tmp_path / "x.zarr/ids/1/1/1"
+    whole_chunk = chunk.read_bytes()
+    chunk.write_bytes(whole_chunk[: len(whole_chunk) // 2])
+    monkeypatch.setattr(partition, "_BLOCK_VOXELS", 8 * 16 * 32)
+    monkeypatch.setattr(partition.shutil, "rmtree", lambda *_, **__: None)
+    asked = options(tmp_path / "x.zarr", "ids", out_directory=tmp_path / "out", boundaries=False)
+    asked = replace(asked, labels=str(file / "volumes/labels/neuron_ids"), masks=())
+    with pytest.raises(FailedBlocksError):
+        evaluate_segmentations(asked, num_workers=1, progress=False)
+    tables = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("tables/*.npy")}
+    chunk.write_bytes(whole_chunk)
     found = evaluate_segmentations(asked, num_workers=1, progress=False)
-    assert kept
+    assert len(list((tmp_path / "out").rglob("tables/*.npy"))) > len(tables) > 0
+    assert {path: path.stat().st_mtime_ns for path in tables} == tables
+    ids, truth, _ = common(1)
     whole = PartitionAccumulator()
-    whole.add(*common(1))
+    whole.add(ids, truth)
     assert found.scored[0].scores == whole.scores()
 
 
@@ -253,7 +254,8 @@ def test_bad_input(file, tmp_path):
 def test_the_command(file, tmp_path):
     words = [
         "evaluate-segmentation", "-l", str(file / "volumes/labels/neuron_ids"),
-        "-s", str(file / "segmentation"), "--mask", str(file / "volumes/mask"), "-n", "1", "-o", str(tmp_path / "out"), "--worst", "4",
+        "-s", str(file / "segmentation"), "--mask", str(file / "volumes/mask"), "-n", "1",
+        "-o", str(tmp_path / "out"), "--worst", "4",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "incasem", *words], capture_output=True, text=True, check=False
