@@ -6,6 +6,7 @@ of channels and all voxels of the input, it does: `ValidNetwork.depends_on_tile`
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, cast
 
@@ -35,7 +36,7 @@ class ChannelNorm(nn.LayerNorm):
             weight, bias = weight.to(maps.dtype), bias.to(maps.dtype)
         if torch.is_grad_enabled():
             return _apply(_ChannelNorm, maps, weight, bias, self.eps)
-        return _channel_norm(maps, weight, bias, self.eps)[0]
+        return _channel_norm(maps, self.normalized_shape, weight, bias, self.eps)[0]
 
 
 class GroupNorm(nn.GroupNorm):
@@ -48,7 +49,8 @@ class GroupNorm(nn.GroupNorm):
         """Return ``maps`` normalised; sums are in float32."""
         if maps.dtype is torch.bfloat16 and trains_in_bfloat16(maps):
             return _apply(_GroupNorm, maps, self.weight, self.bias, self.num_groups, self.eps)
-        return super().forward(maps)
+        # Not as torch's module does: that looks at sizes, which exporters would record.
+        return torch.group_norm(maps, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def make_norm(norm: str, channels: int) -> nn.Module:
@@ -86,11 +88,13 @@ def _last(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 4, 1).flatten(1, 3)
 
 
-def _channel_norm(maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _channel_norm(
+    maps: Tensor, channels: Sequence[int], weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the normalised maps, and for each voxel (N, z, y, x, 1) mean and inverse deviation."""
     last = maps.permute(0, 2, 3, 4, 1)  # no copy with channels last
     with _no_autocast(maps):
-        result, mean, inverse = torch.native_layer_norm(last, [len(weight)], weight, bias, eps)
+        result, mean, inverse = torch.native_layer_norm(last, list(channels), weight, bias, eps)
     return result.permute(0, 4, 1, 2, 3), mean, inverse
 
 
@@ -105,7 +109,7 @@ class _ChannelNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        result, mean, inverse = _channel_norm(maps, weight, bias, eps)
+        result, mean, inverse = _channel_norm(maps, weight.shape, weight, bias, eps)
         ctx.save_for_backward(maps, weight, bias, mean, inverse)
         own: Any = maps.new_empty(0)
         return cast(Tensor, own.set_(result))  # the same memory, but no view

@@ -101,6 +101,7 @@ class Upsampling(nn.Module):
         self._factor = tuple(float(f) for f in factor)
 
     def forward(self, low: Tensor) -> Tensor:
+        """Return the maps (N, C, z, y, x), larger by the factor."""
         if isinstance(self.up, nn.ConvTranspose3d):
             return self.up(low)
         # As a product of matrices: torch's convolution of width 1 in float32 takes eight times as long.

@@ -358,7 +358,7 @@ def test_in_plain_operators_it_can_be_traced_for_every_size(norm):
     network = small(norm=norm, activation="elu").eval()
     plain = portable(network)
     with warnings.catch_warnings(), torch.inference_mode(False):
-        warnings.simplefilter("ignore")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
         traced = torch.jit.trace(plain, torch.zeros(1, 1, *network.smallest_input), check_trace=False)
     for more in range(2):
         size = [s + more * step for s, step in zip(network.smallest_input, network.stride, strict=True)]
