@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from incasem.networks.normalisation import ChannelNorm, GroupNorm
-from incasem.networks.residual_unet import ResidualBlock
+from incasem.networks.residual_unet import ResidualBlock, Upsampling
 from incasem.networks.weight_standardization import centred_filters, filter_norms
 
 _LAST_LAYER_STD = 0.01
+_JOINED_GAIN = 0.5**0.5
+"""Of what goes up to be added to a skip connection, so that the sum is as large as either."""
 _CENTRED_GAIN = 1.2
 """Norm of centred filters. √(2 / (1 - 1/π)) = 1.71 would keep the variance through a ReLU (Brock et al., ICLR
 2021); with what pooling and joining add, logits and gradients of the first steps then were far too large."""
@@ -43,6 +45,9 @@ def initialise(network: nn.Module, *, centred: bool = False) -> None:
             if isinstance(layer, nn.Conv3d):
                 centred_weight = centred_filters(layer.weight)
                 layer.weight.copy_(_CENTRED_GAIN * (centred_weight / filter_norms(centred_weight)))
+    for module in network.modules():
+        if isinstance(module, Upsampling) and isinstance(module.up, nn.Conv3d):
+            module.up.weight.mul_(_JOINED_GAIN)
     blocks = [block for block in network.modules() if isinstance(block, ResidualBlock)]
     for block in blocks:
         # A normalisation after it would undo a scale of the filters.

@@ -6,6 +6,7 @@ of channels and all voxels of the input, it does: `ValidNetwork.depends_on_tile`
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, cast
 
@@ -35,7 +36,7 @@ class ChannelNorm(nn.LayerNorm):
             weight, bias = weight.to(maps.dtype), bias.to(maps.dtype)
         if torch.is_grad_enabled():
             return _apply(_ChannelNorm, maps, weight, bias, self.eps)
-        return _channel_norm(maps, weight, bias, self.eps)[0]
+        return _channel_norm(maps, self.normalized_shape, weight, bias, self.eps)[0]
 
 
 class GroupNorm(nn.GroupNorm):
@@ -48,7 +49,8 @@ class GroupNorm(nn.GroupNorm):
         """Return ``maps`` normalised; sums are in float32."""
         if maps.dtype is torch.bfloat16 and trains_in_bfloat16(maps):
             return _apply(_GroupNorm, maps, self.weight, self.bias, self.num_groups, self.eps)
-        return super().forward(maps)
+        # Not as torch's module does: that looks at sizes, which exporters would record.
+        return torch.group_norm(maps, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def make_norm(norm: str, channels: int) -> nn.Module:
@@ -76,16 +78,23 @@ def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
     return cast(Tensor, function.apply(*arguments))  # type: ignore[no-untyped-call]
 
 
+def _by_channel(of_groups: Tensor, widen: int) -> Tensor:
+    """Return numbers of groups (N, G, 1) as those of the channels, bfloat16 (N, 1, C)."""
+    return of_groups.expand(-1, -1, widen).flatten(1).unsqueeze(1).bfloat16()
+
+
 def _last(maps: Tensor) -> Tensor:
     """Return maps (N, C, z, y, x) as (N, voxels, C); no copy with channels last."""
     return maps.permute(0, 2, 3, 4, 1).flatten(1, 3)
 
 
-def _channel_norm(maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _channel_norm(
+    maps: Tensor, channels: Sequence[int], weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the normalised maps, and for each voxel (N, z, y, x, 1) mean and inverse deviation."""
     last = maps.permute(0, 2, 3, 4, 1)  # no copy with channels last
     with _no_autocast(maps):
-        result, mean, inverse = torch.native_layer_norm(last, [len(weight)], weight, bias, eps)
+        result, mean, inverse = torch.native_layer_norm(last, list(channels), weight, bias, eps)
     return result.permute(0, 4, 1, 2, 3), mean, inverse
 
 
@@ -100,7 +109,7 @@ class _ChannelNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        result, mean, inverse = _channel_norm(maps, weight, bias, eps)
+        result, mean, inverse = _channel_norm(maps, weight.shape, weight, bias, eps)
         ctx.save_for_backward(maps, weight, bias, mean, inverse)
         own: Any = maps.new_empty(0)
         return cast(Tensor, own.set_(result))  # the same memory, but no view
@@ -123,11 +132,9 @@ class _ChannelNorm(torch.autograd.Function):
             # torch adds them up in bfloat16, where millions of voxels come to next to nothing (2.13).
             maps_VC, gradient_VC = _last(maps).flatten(0, 1), _last(gradient).flatten(0, 1)
             inverse_V1 = inverse.to(maps.dtype).reshape(-1, 1)
-            shift_V1 = (inverse * mean).to(maps.dtype).reshape(-1, 1)
+            normalised_VC = (maps_VC - mean.to(maps.dtype).reshape(-1, 1)).mul_(inverse_V1)
+            of_weight = (gradient_VC.mT @ normalised_VC).diagonal()
             of_bias = (gradient_VC.new_ones(1, len(gradient_VC)) @ gradient_VC)[0].to(bias.dtype)
-            of_weight = (gradient_VC.mT @ (maps_VC * inverse_V1)).diagonal() - (gradient_VC.mT @ shift_V1)[
-                :, 0
-            ]
         return of_maps.permute(0, 4, 1, 2, 3), of_weight.to(weight.dtype), of_bias, None
 
 
@@ -156,34 +163,30 @@ class _GroupNorm(torch.autograd.Function):
         maps_NVC, gradient_NVC = _last(maps), _last(gradient)
         voxels = maps_NVC.shape[1]
         ones = gradient.new_ones(batch, 1, voxels)
-        # Sums over the voxels, of the gradient and of its product with the maps: (N, C).
-        sums = (ones @ gradient_NVC).reshape(batch, channels).float()
-        products = (gradient_NVC.mT @ maps_NVC).diagonal(dim1=1, dim2=2).float()
-        mean, inverse = mean.float().unsqueeze(2), inverse.float().unsqueeze(2)
-
-        def grouped(of_channels: Tensor) -> Tensor:
-            return of_channels.reshape(batch, groups, -1)
-
-        count = voxels * channels // groups
-        scale = weight.float().reshape(1, groups, -1)
-        sum_1 = (scale * grouped(products)).sum(2, keepdim=True)
-        sum_2 = (scale * grouped(sums)).sum(2, keepdim=True)
-        # The derivative is `of_gradient` · gradient + `of_map` · map + `constant`, each by channel. Rounding
-        # `of_map` first lets the constant, which nearly cancels it, follow.
-        of_gradient = (scale * inverse).reshape(batch, channels)
-        of_map = ((sum_2 * mean - sum_1) * inverse**3 / count).bfloat16().float()
-        constant = -of_map * mean - sum_2 * inverse / count
         widen = channels // groups
-        of_map, constant = (
-            t.expand(-1, -1, widen).reshape(batch, 1, channels).bfloat16() for t in (of_map, constant)
-        )
-        of_maps = torch.baddbmm(constant, maps_NVC, torch.diag_embed(of_map[:, 0]))
-        of_maps.baddbmm_(gradient_NVC, torch.diag_embed(of_gradient.bfloat16()))
-        of_weight = ((grouped(products) - grouped(sums) * mean) * inverse).sum(0).flatten()
+        count = voxels * widen
+        inverse = inverse.float().unsqueeze(2)
+        # Products of matrices come rounded to bfloat16: without the means first, little cancels later.
+        centred_NVC = maps_NVC - _by_channel(mean.unsqueeze(2), widen)
+        # What they still have of it: the mean that was saved may be rounded, too.
+        rest = (ones @ centred_NVC).reshape(batch, groups, widen).float().sum(2, keepdim=True) / count
+        # Sums over the voxels, of the gradient and of its product with the maps: (N, C).
+        sums = (ones @ gradient_NVC).reshape(batch, groups, widen).float()
+        products = (gradient_NVC.mT @ centred_NVC).diagonal(dim1=1, dim2=2).float()
+        products = products.reshape(batch, groups, widen) - rest * sums
+        scale = weight.float().reshape(1, groups, widen)
+        # The derivative is `of_gradient` · gradient + `of_map` · centred map + `constant`, each by channel.
+        of_gradient = (scale * inverse).reshape(batch, channels).bfloat16()
+        of_map = -(scale * products).sum(2, keepdim=True) * inverse**3 / count
+        constant = -of_map * rest - (scale * sums).sum(2, keepdim=True) * inverse / count
+        mixing = torch.diag_embed(_by_channel(of_map, widen)[:, 0])
+        of_maps = torch.baddbmm(_by_channel(constant, widen), centred_NVC, mixing)
+        of_maps.baddbmm_(gradient_NVC, torch.diag_embed(of_gradient))
+        of_weight = (products * inverse).sum(0).flatten()
         return (
             of_maps.reshape(batch, *size, channels).permute(0, 4, 1, 2, 3),
             of_weight.to(weight.dtype),
-            sums.sum(0).to(weight.dtype),
+            sums.sum(0).flatten().to(weight.dtype),
             None,
             None,
         )

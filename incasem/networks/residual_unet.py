@@ -88,7 +88,7 @@ class ResidualBlock(nn.Module):
         return result if relu else _activate(result, self.activation)
 
 
-class _Up(nn.Module):
+class Upsampling(nn.Module):
     """The maps of the level below, with the channels and at the resolution of this one."""
 
     def __init__(self, channels: tuple[int, int], factor: Triple, constant: bool) -> None:
@@ -101,6 +101,7 @@ class _Up(nn.Module):
         self._factor = tuple(float(f) for f in factor)
 
     def forward(self, low: Tensor) -> Tensor:
+        """Return the maps (N, C, z, y, x), larger by the factor."""
         if isinstance(self.up, nn.ConvTranspose3d):
             return self.up(low)
         # As a product of matrices: torch's convolution of width 1 in float32 takes eight times as long.
@@ -181,7 +182,7 @@ class ResidualUnet(ValidNetwork):
             nn.Sequential(entry(widths[max(level - 1, 0)], level), block(level)) for level in range(levels)
         )
         self.up = nn.ModuleList(
-            _Up((widths[level + 1], widths[level]), self.factors[level], constant_upsample)
+            Upsampling((widths[level + 1], widths[level]), self.factors[level], constant_upsample)
             for level in range(levels - 1)
         )
         self.merged = nn.ModuleList(block(level) for level in range(levels - 1))
