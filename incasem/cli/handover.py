@@ -17,7 +17,10 @@ def export_precomputed(program: str, arguments: Sequence[str]) -> None:
     )
     add = parser.add_argument
     add("-f", "--file", type=path_argument, required=True, help="container of the labels")
-    add("-d", "--dataset", required=True, help="labels: whole numbers, 0 is background")
+    add(
+        "-d", "--dataset", default="",
+        help="labels: whole numbers, 0 is background (default: the container itself, such as a TIFF)",
+    )  # fmt: skip
     add("-o", "--output", type=path_argument, required=True, metavar="FOLDER", help="folder to make")
     add(
         "--resolution", nargs=3, type=float, metavar=ZYX,

@@ -12,6 +12,8 @@ from incasem.errors import ConfigError, DataError, IncasemError, did_you_mean
 
 _MEND_FILE = "Check that it is where it should be, its permissions, and the free space."
 READER_GONE = 141  # that of a command ended by SIGPIPE
+_RANK = ("--local-rank=", "--local_rank=")
+"""`python -m torch.distributed.launch -m incasem train` puts it before the verb."""
 INTERRUPTED = 130  # the exit code of a shell command ended by Ctrl-C
 
 
@@ -108,6 +110,8 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``incasem VERB …`` and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if len(words) > 1 and words[0].startswith(_RANK):
+        words[:2] = [words[1], words[0]]
     parser = _top_parser()
     if not words or words[0] in ("-h", "--help"):
         parser.print_help()

@@ -20,7 +20,8 @@ SETTINGS = (
 NETWORKS = {
     "Unet": "training.optimizer.lr=0.003 model.num_fmaps=4 model.downsample_factors='[[2,2,2]]' "
     "training.input_size_voxels=[44,44,44] training.output_size_voxels=[26,26,26]",
-    "ResidualUnet": "training.optimizer.lr=0.01 model.type=ResidualUnet model.filters=[4,8] model.downsample_factors='[[1,2,2]]' "
+    "ResidualUnet": "training.optimizer.lr=0.01 model.type=ResidualUnet model.filters=[4,8] "
+    "model.downsample_factors='[[1,2,2]]' "
     "model.kernel_sizes='[[1,3,3],[3,3,3]]' model.io_kernel_size=[1,3,3] model.norm=group "
     "model.activation=elu training.input_size_voxels=[32,44,44] training.output_size_voxels=[26,18,18] "
     "validation.input_size_voxels=[32,44,44] validation.output_size_voxels=[26,18,18]",

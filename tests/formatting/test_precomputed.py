@@ -5,6 +5,9 @@ The readers here are others' (tensorstore, DracoPy) or follow the format's descr
 
 import json
 import math
+import subprocess
+import sys
+import time
 
 import DracoPy
 import numpy as np
@@ -488,3 +491,34 @@ def test_without_the_package_for_meshes(tmp_path, in_process, monkeypatch):
         run(tmp_path, None)
     assert not (tmp_path / "out").exists()
     run(tmp_path, None, meshes=False)
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_files(tmp_path, in_process):
+    labels = neurites((40, 60, 70))
+    store(tmp_path, labels)
+    options = PrecomputedOptions(tmp_path / "cell.zarr", "labels", tmp_path / "undisturbed")
+    export_precomputed(options, num_workers=1)
+    out = tmp_path / "killed"
+    command = [
+        sys.executable, "-m", "incasem", "export-precomputed", "-f", str(tmp_path / "cell.zarr"),
+        "-d", "labels", "-o", str(out), "-n", "1",
+    ]  # fmt: skip
+    for moment in ("6_6_30/.incasem/counts/block_*.npy", "mesh/.incasem/lod_0/*.part"):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not list(out.glob(moment)):
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "scale 6_6_30: already complete" in done.stdout
+    assert shown_files(out) == shown_files(tmp_path / "undisturbed")
+
+
+def shown_files(root):
+    return {
+        str(p.relative_to(root)): p.read_bytes()
+        for p in root.rglob("*")
+        if p.is_file() and ".incasem" not in p.parts
+    }

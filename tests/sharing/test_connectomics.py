@@ -27,7 +27,9 @@ SMALL = {
         "LOSS_OPTION": [["WeightedBCEWithLogitsLoss", "DiceLoss"]], "LOSS_WEIGHT": [[1.0, 0.5]],
         "WEIGHT_OPT": [["1", "0"]], "OUTPUT_ACT": [["none", "sigmoid"]],
     },
-    "DATASET": {"IMAGE_NAME": "img.tif", "LABEL_NAME": "seg.h5", "INPUT_PATH": "raw", "OUTPUT_PATH": "runs/base"},
+    "DATASET": {
+        "IMAGE_NAME": "img.tif", "LABEL_NAME": "seg.h5", "INPUT_PATH": "raw", "OUTPUT_PATH": "runs/base",
+    },
     "SOLVER": {"ITERATION_TOTAL": 900, "BASE_LR": 0.02, "LR_SCHEDULER_NAME": "WarmupCosineLR"},
     "INFERENCE": {"IMAGE_NAME": "test.tif", "OUTPUT_PATH": "results", "AUG_NUM": 16, "STRIDE": [4, 16, 16]},
 }  # fmt: skip
@@ -103,7 +105,9 @@ def test_a_training_as_the_guide_has_it(folder):
     assert augmentation.simple.transpose_only == (1, 2)
     assert augmentation.scaling.probability == 0.5
     assert augmentation.missing_sections.probability == pytest.approx(0.5 * 2 / 9, abs=1e-4)
-    assert augmentation.shifted_sections.max_voxels == 16
+    assert augmentation.misalignment.max_voxels == 16
+    assert augmentation.motion_blur.probability == pytest.approx(0.5 * 2 / 9, abs=1e-4)
+    assert augmentation.motion_blur.reach == (1, 5)
     assert training.directories.runs == folder / "runs/file"
     assert prediction.prediction.directories.prefix == folder / "results"
     assert prediction.prediction.tta == 16
@@ -147,7 +151,10 @@ def test_what_is_not_taken_over_is_listed_with_the_reason(folder, capsys):
 def test_the_command_line_wins_over_the_file_and_that_over_the_base(folder):
     settings = read_settings(
         folder / "base.yaml", folder / "file.yaml",
-        ["SOLVER.BASE_LR", "1e-3", "MODEL.FILTERS", "(8, 16,)", "DATASET.LABEL_NAME", "None", "SOLVER.NAME", "Adam"],
+        [
+            "SOLVER.BASE_LR", "1e-3", "MODEL.FILTERS", "(8, 16,)", "DATASET.LABEL_NAME", "None",
+            "SOLVER.NAME", "Adam",
+        ],
         ignore_unknown=False,
     )  # fmt: skip
     assert settings["SOLVER.BASE_LR"] == 0.001
@@ -289,7 +296,7 @@ def test_files_that_are_no_settings(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"base\.yaml"):
         run(folder)
     (folder / "base.yaml").write_text("MODEL:\n  FILTERS:\n    a: 1\n")
-    with pytest.raises(ConfigError, match="MODEL.FILTERS"):
+    with pytest.raises(ConfigError, match=r"MODEL\.FILTERS"):
         run(folder)
     with pytest.raises(ConfigError, match="--config-file"):
         import_settings(ImportRequest(None, None))

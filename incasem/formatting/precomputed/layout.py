@@ -195,11 +195,15 @@ def unit_of(array: Any) -> Coordinate:
     return Coordinate(z, y, x)
 
 
+def roi_of(array: Any) -> Roi:
+    """Return where a scale lies; voxels of its own grid, z, y, x."""
+    low, high = array.domain.inclusive_min[:3][::-1], array.domain.exclusive_max[:3][::-1]
+    return Roi(low, [h - b for b, h in zip(low, high, strict=True)])
+
+
 def read_scale(array: Any, roi: Roi) -> np.ndarray:
     """Return the labels of a region of a scale, ZYX; 0 outside the scale."""
-    low, high = array.domain.inclusive_min[:3][::-1], array.domain.exclusive_max[:3][::-1]
-    whole = Roi(low, [h - b for b, h in zip(low, high, strict=True)])
-    known = roi.intersect(whole)
+    known = roi.intersect(roi_of(array))
     result = np.zeros(roi.shape, array.dtype.numpy_dtype)
     if not known.empty:
         result[(known - roi.begin).to_slices()] = (

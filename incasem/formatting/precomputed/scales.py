@@ -16,13 +16,16 @@ from incasem.errors import DataError, explain
 from incasem.formatting._downscale import Factor, finer_roi, merge_windows
 from incasem.formatting._folder import STATE, Folder
 from incasem.formatting.precomputed.layout import (
+    CHUNK,
     Layout,
     Scale,
     open_scale,
     read_scale,
+    roi_of,
     unit_of,
     write_scale,
 )
+from incasem.geometry import Coordinate, Roi
 from incasem.volumes import Volume
 
 _BLOCK_VOXELS = 160**3
@@ -130,14 +133,20 @@ def _start_merge(root: Path, index: int, step: Factor) -> BlockFunction:
 
 
 def _merge_block(finer: Any, array: Any, step: Factor, block: Block) -> None:
-    wanted = finer_roi(block.write_roi, step)
-    low, high = finer.domain.inclusive_min[:3][::-1], finer.domain.exclusive_max[:3][::-1]
+    """Fill a block, whose finer voxels would be many gigabytes where it is a shard, piece by piece."""
+    labels_ZYX = np.empty(block.write_roi.shape, array.dtype.numpy_dtype)
+    for piece in Grid(block.write_roi, Coordinate([CHUNK] * 3)).blocks():
+        inside = (piece.write_roi - block.write_roi.begin).to_slices()
+        labels_ZYX[inside] = _merged(finer, piece.write_roi, step)
+    write_scale(array, block.write_roi, labels_ZYX)
+
+
+def _merged(finer: Any, roi: Roi, step: Factor) -> NDArray[Any]:
+    """Return the labels of a region of a scale, of the next finer one."""
+    wanted, whole = finer_roi(roi, step), roi_of(finer)
+    known = wanted.intersect(whole)
     missing = [
-        (max(0, low[a] - int(wanted.begin[a])), max(0, int(wanted.end[a]) - high[a])) for a in range(3)
+        (int(k - w), int(we - ke))
+        for w, k, we, ke in zip(wanted.begin, known.begin, wanted.end, known.end, strict=True)
     ]
-    inside = read_scale(finer, wanted)[
-        tuple(
-            slice(before, size - after) for (before, after), size in zip(missing, wanted.shape, strict=True)
-        )
-    ]
-    write_scale(array, block.write_roi, merge_windows(inside, missing, step, "majority"))
+    return merge_windows(read_scale(finer, known), missing, step, "majority")

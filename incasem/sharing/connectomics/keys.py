@@ -57,6 +57,11 @@ DEFAULTS: dict[str, Any] = {
     "AUGMENTOR.MISALIGNMENT.ENABLED": True,
     "AUGMENTOR.MISALIGNMENT.P": 0.5,
     "AUGMENTOR.MISALIGNMENT.DISPLACEMENT": 16,
+    "AUGMENTOR.MISALIGNMENT.ROTATE_RATIO": 0.5,
+    "AUGMENTOR.MOTIONBLUR.ENABLED": True,
+    "AUGMENTOR.MOTIONBLUR.P": 0.5,
+    "AUGMENTOR.MOTIONBLUR.SECTIONS": 2,
+    "AUGMENTOR.MOTIONBLUR.KERNEL_SIZE": 11,
     "SOLVER.NAME": "SGD",
     "SOLVER.LR_SCHEDULER_NAME": "MultiStepLR",
     "SOLVER.ITERATION_STEP": 1,
@@ -163,10 +168,6 @@ WITHOUT = {
     "AUGMENTOR.ELASTIC.P": "every sample is deformed",
     "AUGMENTOR.MISSINGPARTS.ITER": "there are no missing parts of sections; see training.augmentation.cutout",
     "AUGMENTOR.MISSINGPARTS.P": "there are no missing parts of sections; see training.augmentation.cutout",
-    "AUGMENTOR.MISALIGNMENT.ROTATE_RATIO": "sections are not turned",
-    "AUGMENTOR.MOTIONBLUR.P": "there is no motion blur; see training.augmentation.blur",
-    "AUGMENTOR.MOTIONBLUR.SECTIONS": "there is no motion blur; see training.augmentation.blur",
-    "AUGMENTOR.MOTIONBLUR.KERNEL_SIZE": "there is no motion blur; see training.augmentation.blur",
     "SOLVER.ITERATION_RESTART": "incasem train --start_from begins anew, --continue_run goes on",
     "SOLVER.BIAS_LR_FACTOR": "one learning rate for all",
     "SOLVER.WEIGHT_DECAY_BIAS": "one decay for all",
@@ -203,7 +204,6 @@ WITHOUT = {
 
 ON_BY_DEFAULT = {
     "AUGMENTOR.MISSINGPARTS": "there are no missing parts of sections; see training.augmentation.cutout",
-    "AUGMENTOR.MOTIONBLUR": "there is no motion blur; see training.augmentation.blur",
     "AUGMENTOR.CUTBLUR": "there is no such augmentation",
     "AUGMENTOR.CUTNOISE": "there is no noise in boxes; see training.augmentation.noise",
 }

@@ -162,7 +162,7 @@ def _augmentation(listing: Listing) -> dict[str, Any]:
             "AUGMENTOR.GRAYSCALE.P",
             but="contrast and brightness change in every sample, and not section by section",
         )
-    return made | _sections(listing, on("MISSINGSECTION"), on("MISALIGNMENT"))
+    return made | _sections(listing, on("MISSINGSECTION"), on("MISALIGNMENT"), on("MOTIONBLUR"))
 
 
 def _elastic(listing: Listing) -> dict[str, Any]:
@@ -180,27 +180,36 @@ def _elastic(listing: Listing) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sections(listing: Listing, missing: bool, misaligned: bool) -> dict[str, Any]:
+def _sections(listing: Listing, missing: bool, misaligned: bool, blurred: bool) -> dict[str, Any]:
+    """Return what happens to sections. Where a sample has a probability there and sections here: as many."""
     depth = sizes(listing, "MODEL.INPUT_SIZE")[0]
     made: dict[str, Any] = {}
+
+    def share(kind: str, sections: str) -> float:
+        group = f"AUGMENTOR.{kind}"
+        expected = number(listing, f"{group}.P") * number(listing, f"{group}.{sections}")
+        return round(min(1.0, expected / depth), 4)
+
     if missing:
-        lost = number(listing, "AUGMENTOR.MISSINGSECTION.NUM_SECTION", whole=True)
-        share = number(listing, "AUGMENTOR.MISSINGSECTION.P") * lost / depth
-        made["missing_sections"] = {"probability": round(min(1.0, share), 4), "axis": 0}
+        made["missing_sections"] = {"probability": share("MISSINGSECTION", "NUM_SECTION"), "axis": 0}
         listing.take(
             "training.augmentation.missing_sections", "AUGMENTOR.MISSINGSECTION.P",
             "AUGMENTOR.MISSINGSECTION.NUM_SECTION",
             but="sections become black (there they are cut out), as many on average",
         )  # fmt: skip
     if misaligned:
-        share = number(listing, "AUGMENTOR.MISALIGNMENT.P") / depth
-        made["shifted_sections"] = {
-            "probability": round(min(1.0, share), 4), "axis": 0, "all_after": True,
+        made["misalignment"] = {
+            "probability": number(listing, "AUGMENTOR.MISALIGNMENT.P"), "axis": 0,
             "max_voxels": number(listing, "AUGMENTOR.MISALIGNMENT.DISPLACEMENT", whole=True, least=1),
+            "rotations": number(listing, "AUGMENTOR.MISALIGNMENT.ROTATE_RATIO"),
         }  # fmt: skip
-        listing.take(
-            "training.augmentation.shifted_sections", "AUGMENTOR.MISALIGNMENT.P",
-            "AUGMENTOR.MISALIGNMENT.DISPLACEMENT",
-            but="always with all sections after",
-        )  # fmt: skip
+        keys = (f"AUGMENTOR.MISALIGNMENT.{name}" for name in ("P", "DISPLACEMENT", "ROTATE_RATIO"))
+        listing.take("training.augmentation.misalignment", *keys)
+    if blurred:
+        window = number(listing, "AUGMENTOR.MOTIONBLUR.KERNEL_SIZE", whole=True, least=3)
+        made["motion_blur"] = {
+            "probability": share("MOTIONBLUR", "SECTIONS"), "axis": 0, "reach": [1, window // 2],
+        }  # fmt: skip
+        keys = (f"AUGMENTOR.MOTIONBLUR.{name}" for name in ("P", "SECTIONS", "KERNEL_SIZE"))
+        listing.take("training.augmentation.motion_blur", *keys, but="as many sections on average")
     return made
