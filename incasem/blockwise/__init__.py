@@ -23,7 +23,7 @@ from incasem.blockwise.job import (
     format_seconds,
 )
 from incasem.blockwise.slots import worker_slot
-from incasem.blockwise.stage import Output, is_finished, run_stage
+from incasem.blockwise.stage import Output, is_finished, mark_finished, run_stage
 from incasem.blockwise.state import finish
 from incasem.blockwise.timing import DONE, FAILED, RESUMED, SKIPPED, STAGES, BlockRecord
 
@@ -49,6 +49,7 @@ __all__ = [
     "format_seconds",
     "is_finished",
     "label_components",
+    "mark_finished",
     "mask_of",
     "run_in_process",
     "run_job",

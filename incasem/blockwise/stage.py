@@ -12,7 +12,7 @@ from incasem.blockwise.engine import run_locked
 from incasem.blockwise.job import Job, JobReport, identity_as_json, region_as_json
 from incasem.blockwise.state import finish, refuse_other_identity, work_lock
 
-__all__ = ["Output", "is_finished", "run_stage"]
+__all__ = ["Output", "is_finished", "mark_finished", "run_stage"]
 
 
 class Output(Protocol):
@@ -60,9 +60,14 @@ def run_stage(job: Job, output: Output, num_workers: int, progress: bool = True)
         return JobReport(job.name, 0, 0, len(job.grid), 0.0, 0, None)
     with work_lock(job) as lock:
         report = run_locked(job, lock, num_workers=num_workers, progress=progress)
-        output.set_attributes(incasem=_finished_mark(job))
+        mark_finished(job, output)
         finish(job)
     return report
+
+
+def mark_finished(job: Job, output: Output) -> None:
+    """Mark ``output`` as the finished result of a job whose blocks were done in this process."""
+    output.set_attributes(incasem=_finished_mark(job))
 
 
 def _finished_mark(job: Job) -> dict[str, Any]:

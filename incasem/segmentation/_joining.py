@@ -11,6 +11,7 @@ have one or more *links* (ways to go, see `incasem.segmentation._basins`), the c
 import io
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -72,7 +73,7 @@ _NO_LINKS = np.zeros((0, 3), np.int64)
 
 
 def save(path: Path, table: Table, *, durable: bool) -> None:
-    """Store arrays in a file that is there whole or not at all; ``durable`` waits for the disk."""
+    """Store arrays in a file; a ``durable`` one is there whole or not at all, and on the disk on return."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = sum(array.nbytes for array in table.values())
     stored = io.BytesIO()
@@ -227,9 +228,7 @@ def join(grid: Grid, folder: Path) -> int:
     rank = np.empty(count, np.uint64)
     rank[np.argsort(earliest)] = np.arange(1, count + 1, dtype=np.uint64)
     for name, table in (("first_piece", first_piece), ("fragment_of_piece", rank[fragment])):
-        stored = io.BytesIO()
-        np.save(stored, table, allow_pickle=False)
-        write_durably(folder / f"{name}.npy", stored.getbuffer().tobytes())
+        write_durably(folder / f"{name}.npy", partial(np.save, arr=table, allow_pickle=False))
     return count
 
 

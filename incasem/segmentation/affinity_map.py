@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from incasem.errors import DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi
+from incasem.tasks.stored import require_finished
 from incasem.volumes import Volume, open_volume
 
 __all__ = ["NEAREST", "AffinityMap", "Offset", "open_affinities"]
@@ -81,33 +82,37 @@ class AffinityMap:
         Raises:
             DataError: NaN or values outside 0 … 1 in a float map, or a chunk cannot be read.
         """
-        values = self.volume.read_voxels(roi_voxels, beyond="constant", fill=0)
-        if values.size == 0:
-            return np.zeros(values.shape, np.uint8)
-        for channel, offset in zip(values, self.offsets, strict=True):
-            self._clear_edges_beyond(channel, offset, roi_voxels)
-        return values if values.dtype == np.uint8 else self._in_steps(values, roi_voxels)
+        return self._read(roi_voxels, range(len(self.offsets)))
 
     def read_nearest(self, roi_voxels: Roi) -> NDArray[np.uint8]:
         """Return the edges to the voxel before in z, y and x; uint8, shape (3, z, y, x).
 
         Like `read`, with the channels `NEAREST`: edges that are stored with the voxel before (offset +1) are
-        moved to the voxel after.
+        moved to the voxel after. Other channels are not read, as far as they do not lie between these.
         """
         before = Coordinate(int(self.offsets[c][axis] > 0) for axis, c in enumerate(self.nearest))
-        values = self.read(Roi(roi_voxels.begin - before, roi_voxels.shape + before))
+        channels = range(min(self.nearest), max(self.nearest) + 1)
+        values = self._read(Roi(roi_voxels.begin - before, roi_voxels.shape + before), channels)
         nearest = np.empty((3, *roi_voxels.shape), np.uint8)
         for axis, channel in enumerate(self.nearest):
             begin = list(before)
             if self.offsets[channel][axis] > 0:
                 begin[axis] = 0
             inner = tuple(slice(b, b + s) for b, s in zip(begin, roi_voxels.shape, strict=True))
-            nearest[axis] = values[channel][inner]
+            nearest[axis] = values[channel - channels.start][inner]
         return nearest
 
     def identity(self) -> dict[str, object]:
         """Return what determines the map; JSON-able, for the identity of jobs that read it."""
         return {"affinities": self.volume.fingerprint(), "offsets": [list(o) for o in self.offsets]}
+
+    def _read(self, roi: Roi, channels: range) -> NDArray[np.uint8]:
+        values = self.volume.read_voxels(roi, beyond="constant", fill=0, channels=channels)
+        if values.size == 0:
+            return np.zeros(values.shape, np.uint8)
+        for channel, c in zip(values, channels, strict=True):
+            self._clear_edges_beyond(channel, self.offsets[c], roi)
+        return values if values.dtype == np.uint8 else self._in_steps(values, roi)
 
     def _clear_edges_beyond(self, channel_ZYX: NDArray[Any], offset: Offset, roi: Roi) -> None:
         """Set the edges to 0 that begin inside the volume and end beyond it."""
@@ -146,9 +151,11 @@ def open_affinities(
             array (attribute ``offsets``); a map of three channels that says nothing has `NEAREST`.
 
     Raises:
-        DataError: missing, not of four axes, neither uint8 nor floats, or the offsets do not fit.
+        DataError: missing, not of four axes, neither uint8 nor floats, not finished, or the offsets do not
+            fit.
     """
     volume = open_volume(path)
+    require_finished(volume)
     if volume.axes != ("c", "z", "y", "x"):
         raise DataError(
             explain(

@@ -21,8 +21,8 @@ class Volume:
     """An array in some file, with dtype, shape, voxel size (nm), offset (nm) and axes.
 
     Reads and writes take ROIs in z, y, x, either world nm or voxels of the absolute grid (voxel ``i`` begins
-    at ``i * voxel_size`` nm); a channel axis comes first in arrays and is always whole. Volumes pickle: a
-    spawned worker opens the data again. They must not be used in forked processes.
+    at ``i * voxel_size`` nm); a channel axis comes first in arrays and is written whole. Volumes pickle:
+    a spawned worker opens the data again. They must not be used in forked processes.
     """
 
     def __init__(self, path: str, store: Store, place: Place | None = None) -> None:
@@ -116,7 +116,14 @@ class Volume:
         """Store the voxels of a world ROI (nm); see `write_voxels`."""
         self.write_voxels(to_voxels(roi_nm, self.voxel_size), array)
 
-    def read_voxels(self, roi_voxels: Roi, *, beyond: Beyond = "error", fill: float = 0) -> NDArray[Any]:
+    def read_voxels(
+        self,
+        roi_voxels: Roi,
+        *,
+        beyond: Beyond = "error",
+        fill: float = 0,
+        channels: range | None = None,
+    ) -> NDArray[Any]:
         """Return the voxels of a ROI on the absolute grid; shape (c,) z, y, x.
 
         Args:
@@ -124,11 +131,14 @@ class Volume:
             beyond: what to do outside the volume: ``error``; ``reflect``, as `numpy.pad` does at its border,
                 independent of how the region is cut; or ``constant``, which gives ``fill``.
             fill: value for ``constant``.
+            channels: consecutive channels to read; None for all.
 
         Raises:
             DataError: the ROI leaves the volume and ``beyond`` is ``error``; a chunk cannot be read.
         """
         index = self._index(roi_voxels)
+        if channels is not None:
+            index = (slice(channels.start, channels.stop), *index[-3:])
         if beyond == "reflect":
             return read_reflected(self._store.read, index, self.shape)
         if beyond == "constant":

@@ -36,7 +36,7 @@ def plain_read(values, offsets, begin, roi):
 def test_any_region_holds_the_edges_inside_the_volume(tmp_path_factory, begin, shape):
     values = random_map(len(LONG))
     path = tmp_path_factory.mktemp("map") / "a.zarr/affinities"
-    store(path, values, offset_nm=(8, -4, 6), offsets=LONG)
+    store(path, values, offset_nm=(8, -8, 12), offsets=LONG)
     affinities = open_affinities(path)
     roi = Roi(Coordinate(begin) + Coordinate((2, -2, 3)), shape)
     np.testing.assert_array_equal(affinities.read(roi), plain_read(values, LONG, (2, -2, 3), roi))
@@ -130,3 +130,20 @@ def test_it_travels_to_workers(tmp_path):
     again = pickle.loads(pickle.dumps(affinities))
     np.testing.assert_array_equal(again.read(again.roi_voxels), affinities.read(affinities.roi_voxels))
     assert again.identity() == affinities.identity()
+
+
+def test_a_prediction_that_is_not_finished_is_refused(tmp_path):
+    store(tmp_path / "a.zarr/a", random_map(3), incasem={"begun_by": "predict"})
+    with pytest.raises(DataError, match="a is not finished"):
+        open_affinities(tmp_path / "a.zarr/a")
+
+
+def test_channels_that_are_not_needed_are_not_read(tmp_path):
+    values = np.full((5, 4, 4, 4), 0.5, np.float32)
+    values[3:] = np.nan  # would be refused
+    store(tmp_path / "a.zarr/a", values, offsets=LONG)
+    affinities = open_affinities(tmp_path / "a.zarr/a")
+    nearest = affinities.read_nearest(affinities.roi_voxels)
+    assert set(np.unique(nearest)) == {0, 128}
+    with pytest.raises(DataError, match="NaN"):
+        affinities.read(affinities.roi_voxels)

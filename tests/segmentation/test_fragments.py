@@ -61,11 +61,13 @@ def test_any_blocks_give_the_fragments_of_the_rule(tmp_path_factory, data):
     expected = plain_watershed(nearest, low, high, None if inside is None else inside > 0)
     np.testing.assert_array_equal(values(found), expected)
     assert found.attributes["num_fragments"] == expected.max()
+    assert found.attributes["incasem"]["job"] == "fragments"
+    assert not (tmp_path / "a.zarr/fragments/.incasem").exists()
     assert found.dtype == np.uint64
     assert found.offset_nm == (8, -4, 400)
 
 
-def test_workers_and_blocks_give_the_bytes_of_one_block(tmp_path):
+def test_workers_and_blocks_give_the_bytes_of_one_block(tmp_path, monkeypatch):
     affinities = phantom_map(tmp_path)
     whole = in_process(affinities, tmp_path / "p.zarr/whole", block_shape=(32, 40, 48))
     expected = values(whole)
@@ -75,6 +77,7 @@ def test_workers_and_blocks_give_the_bytes_of_one_block(tmp_path):
     assert (np.diff(firsts[1:] if scan.min() == 0 else firsts) > 0).all(), "numbered in scan order"
     for workers, block in ((1, (16, 24, 24)), (2, (16, 16, 16))):
         output = tmp_path / f"p.zarr/{workers}"
+        monkeypatch.setattr(fragments, "_FEW_BLOCKS", 64 if workers == 1 else 0)  # faces by workers, too
         found = write_fragments(
             affinities, output, num_workers=workers, progress=False, block_shape=block, chunk_shape=(8, 8, 8)
         )
@@ -146,6 +149,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(DataError, match=r"\[-1, 0, 0\] or \[1, 0, 0\]"):
         in_process(lacking, tmp_path / "p.zarr/g")
     assert not (tmp_path / "p.zarr/g").exists()
+    with pytest.raises(DataError, match=r"f\.h5/f; allowed: a dataset in a container NAME\.zarr or NAME\.n5"):
+        in_process(affinities, tmp_path / "f.h5/f")
 
 
 @pytest.mark.parametrize(("method", "module"), [("seeded", "edt"), ("mutex", "mwatershed")])

@@ -110,6 +110,15 @@ def test_channels_are_whole_beyond_the_border(tmp_path, make_volume, rng):
     )
 
 
+@pytest.mark.parametrize("beyond", ["error", "reflect", "constant"])
+def test_some_channels_are_read_alone(tmp_path, make_volume, rng, beyond, format_name):
+    array_CZYX = rng.integers(0, 255, (4, 5, 6, 7)).astype(np.uint8)
+    volume = make_volume(tmp_path, format_name, array_CZYX)
+    whole = volume.read_voxels(volume.roi_voxels, beyond=beyond)
+    some = volume.read_voxels(volume.roi_voxels, beyond=beyond, channels=range(1, 3))
+    np.testing.assert_array_equal(some, whole[1:3])
+
+
 def test_fractional_voxel_sizes_in_world_coordinates(tmp_path, make_volume, format_name):
     data = np.arange(3 * 20 * 20, dtype=np.uint16).reshape(3, 20, 20)
     offset_nm = (720, 128 * 5.9, 0)
