@@ -54,7 +54,7 @@ def _parser(program: str) -> Parser:
     )  # fmt: skip
     add(
         "-o", "--out_group", metavar="GROUP",
-        help="group for fragments, edges.sqlite and segmentation/… (default: that of the affinities)",
+        help="group for fragments, edges.sqlite and segmentations (default: that of the affinities)",
     )  # fmt: skip
     add(
         "--mask",

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from incasem.errors import ConfigError, DataError, explain
 
@@ -35,7 +35,6 @@ class Dialect:
 
     placeholder: str
     tables: tuple[str, ...]
-    binary: Callable[[bytes], Any]
 
 
 def _tables(blob: str) -> tuple[str, ...]:
@@ -48,8 +47,8 @@ def _tables(blob: str) -> tuple[str, ...]:
     )
 
 
-_SQLITE = Dialect("?", _tables("BLOB"), bytes)
-_POSTGRES = Dialect("%s", _tables("BYTEA"), bytes)
+_SQLITE = Dialect("?", _tables("BLOB"))
+_POSTGRES = Dialect("%s", _tables("BYTEA"))
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,17 @@ class Database:
                 raise
         except errors as error:
             raise DataError(
-                f"the edge store {self.name} cannot be used: {str(error).strip()}. Check the path or URL, "
-                "its permissions, and the free space; a file must lie on a local disk."
+                f"the edge store {self.name} cannot be used: {self._without_secrets(error)}. Check the path "
+                "or URL, its permissions, and the free space; a file must lie on a local disk."
             ) from error
+
+    def _without_secrets(self, error: Exception) -> str:
+        """Return what an error says; a driver may repeat parts of a URL that it does not understand."""
+        text = str(error).strip()
+        password = "" if self.is_file else urlsplit(self.location).password or ""
+        for secret in filter(None, (unquote(password), password, *password.split("@"))):
+            text = text.replace(secret, "…")
+        return text
 
     def _connection(self) -> Any:
         known = _connections()

@@ -227,7 +227,7 @@ def _merge_regions(
                 place[end] = a
                 _append(end, a, heads, tails, following, ends)
                 taken += _enter(f, slots, place, gone)
-                if 4 * taken > 3 * slots.size:
+                if 2 * taken > slots.size:
                     taken = _enter_all(slots, place, gone)
         end = after
     heads[b] = -1
@@ -272,8 +272,12 @@ def agglomerate_edges(
         score[e] = _score(e, kind, quantile, count, total, highest, histograms)
     flags = (np.zeros(edges, np.bool_), np.zeros(edges, np.bool_))
     gone, stale = flags
-    heap, size = np.arange(edges), edges
-    for i in range(edges // 2 - 1, -1, -1):
+    heap, size = np.empty(edges, np.int64), 0
+    for e in range(edges):
+        if score[e] < thresholds[-1]:  # no other edge will ever be merged, since scores only rise
+            heap[size] = e
+            size += 1
+    for i in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, i, score)
     graph = _linked(regions, place, gone)
     parent, taken = graph[6], edges

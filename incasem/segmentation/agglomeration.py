@@ -1,7 +1,8 @@
 """Hierarchical agglomeration of a region graph: which fragments form one segment at each threshold.
 
-In memory, about 150 bytes an edge (and 5 a bin of a histogram). Equal to waterz but for ties and the rounding
-of its means, which are float32; here the order is by score, then by ids, and scores come from whole numbers.
+In memory, about 250 bytes an edge (and some 30 a bin of a histogram). Equal to waterz but for ties and the
+rounding of its means, which are float32; here the order is by score, then by ids, and scores come from whole
+numbers.
 """
 
 from collections.abc import Iterable, Sequence

@@ -34,18 +34,14 @@ _WAITING_ROWS = 1_000_000
 _EDGES, _FRAGMENTS = "edges", "fragments"
 _SIGN = 1 << 63  # databases have signed integers only: ids are stored less 2^63, which keeps their order
 
-
 T = TypeVar("T", EdgeTable, FragmentTable)
 
 
 def cut_of(grid: Grid) -> str:
     """Return the name of the way in which a grid divides its region."""
-    numbers = [[int(n) for n in numbers] for numbers in (*_corners(grid), grid.block_shape)]
+    roi = grid.total_roi
+    numbers = [[int(n) for n in triple] for triple in (roi.begin, roi.shape, grid.block_shape)]
     return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:16]
-
-
-def _corners(grid: Grid) -> tuple[Any, Any]:
-    return grid.total_roi.begin, grid.total_roi.shape
 
 
 class EdgeStore:
@@ -118,10 +114,9 @@ class EdgeStore:
         """
         key = (self.volume, cut, block)
         parts = [
-            (*key, kind, part, _first_id(table), len(table), self.database.dialect.binary(data))
+            (*key, kind, part, _first_id(table), len(table), _packed(table))
             for kind, tables in ((_EDGES, _parts(edges)), (_FRAGMENTS, _parts(fragments)))
             for part, table in enumerate(tables)
-            for data in (pack_edges(table) if isinstance(table, EdgeTable) else pack_fragments(table),)
         ]
         with self.database.transaction() as run:
             run("DELETE FROM incasem_parts WHERE volume = ? AND cut = ? AND block = ?", key)
@@ -196,6 +191,10 @@ class EdgeStore:
 def _parts(table: Any) -> Iterator[Any]:
     for begin in range(0, len(table), ROWS_IN_A_PART):
         yield table.rows(begin, min(begin + ROWS_IN_A_PART, len(table)))
+
+
+def _packed(table: EdgeTable | FragmentTable) -> bytes:
+    return pack_edges(table) if isinstance(table, EdgeTable) else pack_fragments(table)
 
 
 def _first_id(table: EdgeTable | FragmentTable) -> int:

@@ -27,6 +27,7 @@ from incasem.volumes import Volume, check_same_voxel_size, check_spatial
 __all__ = ["EdgeSettings", "count_block", "read_ids", "write_edges"]
 
 JOB = "edges"
+_LARGEST_UNIT = 128  # voxels
 _LARGEST_ID = (1 << 63) - 1  # databases have signed integers
 
 
@@ -92,7 +93,8 @@ def edge_job(
     _ = affinities.nearest
     # So that the marks of blocks whose store was deleted are not believed.
     token = store.create()
-    block = block_shape or default_block_shape(fragments.write_shape, volume_shape=fragments.shape)
+    unit = [min(size, _LARGEST_UNIT) for size in fragments.write_shape]  # files of others may be one chunk
+    block = block_shape or default_block_shape(unit, volume_shape=fragments.shape)
     grid = Grid(fragments.roi_voxels, Coordinate(block))
     return Job(
         name=JOB,

@@ -99,8 +99,13 @@ class LookUp:
         return fragments.size - 1, edges, int(np.count_nonzero(np.unique(segments)))
 
 
-def create_segmentation(path: str, fragments: Volume) -> Volume:
+def create_segmentation(path: str, fragments: Volume, chunk_shape: Sequence[int] = (128, 128, 128)) -> Volume:
     """Create the output of `relabel_job`, or open the one that an earlier run began.
+
+    Args:
+        path: container and dataset.
+        fragments: gives size and place.
+        chunk_shape: voxels.
 
     Raises:
         DataError: there is something else.
@@ -115,7 +120,8 @@ def create_segmentation(path: str, fragments: Volume) -> Volume:
         dtype=np.uint64,
         voxel_size=fragments.voxel_size,
         offset_nm=fragments.offset_nm,
-        chunk_shape=fragments.write_shape,
+        chunk_shape=tuple(chunk_shape),
+        compression="lz4",  # a fifth of the default's time, which would be most of the stage; 1/16 in size
         existing="resume",
         attributes={"incasem": {"begun_by": JOB}},
     )

@@ -195,8 +195,10 @@ def _sole_command(output: Path) -> Iterator[None]:
     """
     path = output / ".segment.lock"
     with held(path):
-        yield
-        path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _fragments(options: SegmentOptions, affinities: AffinityMap, num_workers: int, progress: bool) -> Volume:
@@ -276,9 +278,10 @@ class _Target:
             "dust": rules.dust,
         }
         self.table = LookUp(options.output / "lookup" / name)
-        self.volume = create_segmentation(str(options.output / "segmentation" / name), fragments)
+        path = str(options.output / "segmentation" / name)
+        self.volume = create_segmentation(path, fragments, options.chunk_shape)
         self.job = relabel_job(fragments, self.table, self.volume, self.identity, options.block_shape)
-        is_finished(self.job, self.volume)
+        is_finished(self.job, self.volume)  # refuses what other settings made, before the long work
 
     @property
     def needs_table(self) -> bool:

@@ -205,6 +205,11 @@ def test_a_password_is_never_shown(postgres, monkeypatch):
     for text in (str(info.value), edge_store.path, repr(edge_store.database)):
         assert "opensesamy" not in text
     assert "keeper@127.0.0.1" in str(info.value)
+    for password in ("open@sesamy", "open%20sesamy"):  # one that had to be quoted, and one that is
+        torn = open_edge_store(postgres.replace("keeper@", f"keeper:{password}@"), "x")
+        with pytest.raises(DataError, match="cannot be used") as info:
+            torn.create()
+        assert "sesamy" not in str(info.value)
     right = open_edge_store(postgres.replace("keeper@", "keeper:open-sesame@"), "y")
     assert right.create()
     right.database.disconnect()

@@ -66,7 +66,7 @@ def test_a_volume_in_blocks(tmp_path, workers, dtype):
     assert table.belongs_to(identity)
     assert not table.belongs_to(identity | {"threshold": 0.6})
     assert table.counts() == (every.size - 1, 5, np.unique(segments[segments > 0]).size)
-    output = create_segmentation(str(tmp_path / "a.zarr/segmentation/mean_0.5"), fragments)
+    output = create_segmentation(str(tmp_path / "a.zarr/segmentation/mean_0.5"), fragments, (4, 4, 4))
     job = relabel_job(fragments, table, output, identity, (4, 8, 4))
     if workers:
         run_stage(job, output, workers, progress=False)
