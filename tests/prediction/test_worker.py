@@ -52,7 +52,7 @@ def prepared(tmp_path_factory, network, small_model):
     return PredictionWorker(
         model=small_model, checkpoint=folder / "checkpoint", devices=["cpu"], precision="fp32",
         tile_shape=Coordinate(80, 80, 80), published=None, raw=raw, mask=None, outputs={},
-        output_dtype="float32",
+        task=Semantic(2), output_dtype="float32",
     )  # fmt: skip
 
 
