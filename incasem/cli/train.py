@@ -1,6 +1,7 @@
 """`incasem train`, the same as `train.py`."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +20,31 @@ def train(program: str, arguments: Sequence[str]) -> None:
     parser = make_training_parser(
         program, "Train a network on annotated regions, fine-tune one, or continue a training."
     )
-    words = parse_run(parser, arguments)
+    parser.add_argument(
+        "--local-rank",
+        "--local_rank",
+        type=int,
+        metavar="N",
+        help="number of this process on its machine, as `python -m torch.distributed.launch` gives it "
+        "(default: the environment variable LOCAL_RANK, which torchrun sets)",
+    )
+    options, settings_file, overrides = parse_run(parser, arguments)
+    _set_local_rank(options.local_rank)
 
     from incasem.training.run import train as run_training
 
-    run_training(training_request(*words), tell)
+    run_training(training_request(options, settings_file, overrides), tell)
+
+
+def _set_local_rank(rank: int | None) -> None:
+    """Put a number from the command line where `incasem.training.distributed` looks for it."""
+    if rank is None:
+        return
+    if rank < 0:
+        raise ConfigError(
+            explain("--local-rank", rank, "0 or more", "Leave it to whoever starts the processes")
+        )
+    os.environ["LOCAL_RANK"] = str(rank)
 
 
 def make_training_parser(program: str, description: str) -> Parser:

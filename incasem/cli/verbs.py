@@ -12,6 +12,8 @@ from incasem.errors import ConfigError, DataError, IncasemError, did_you_mean
 
 _MEND_FILE = "Check that it is where it should be, its permissions, and the free space."
 READER_GONE = 141  # that of a command ended by SIGPIPE
+_RANK = ("--local-rank=", "--local_rank=")
+"""`python -m torch.distributed.launch -m incasem train` puts it before the verb."""
 INTERRUPTED = 130  # the exit code of a shell command ended by Ctrl-C
 
 
@@ -42,6 +44,12 @@ VERBS = {
             "make labels of organelles of COSEM's annotations",
             "cosem_labels",
         ),
+        Verb(
+            "import-pytc",
+            "incasem.cli.handover",
+            "take over the settings of PyTorch Connectomics",
+            "import_pytc",
+        ),
         Verb("check", "incasem.cli.check", "check a training, a prediction or volumes beforehand", "check"),
         Verb("train", "incasem.cli.train", "train, fine-tune or continue a training", "train"),
         Verb("predict", "incasem.cli.predict", "segment whole volumes with a trained network", "predict"),
@@ -71,6 +79,15 @@ VERBS = {
         Verb("download", "incasem.cli.download", "fetch the published models and volumes", "download"),
         Verb("export", "incasem.cli.formatting", "export datasets as TIFF stacks", "export"),
         Verb(
+            "export-precomputed",
+            "incasem.cli.handover",
+            "export labels for neuroglancer, with meshes",
+            "export_precomputed",
+        ),
+        Verb(
+            "export-h5", "incasem.cli.handover", "export datasets into one HDF5 file, as vol0 …", "export_h5"
+        ),
+        Verb(
             "export-model",
             "incasem.cli.sharing",
             "export a trained network as BioImage.IO, TorchScript or ONNX",
@@ -93,6 +110,8 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``incasem VERB …`` and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if len(words) > 1 and words[0].startswith(_RANK):
+        words[:2] = [words[1], words[0]]
     parser = _top_parser()
     if not words or words[0] in ("-h", "--help"):
         parser.print_help()

@@ -24,7 +24,7 @@ def view(program: str, arguments: Sequence[str]) -> None:
         "Open volumes in neuroglancer: raw data as images, labels and segmentations in colours, masks "
         "and probability maps over them. Groups stand for all arrays below them, groups of s0, s1, … are one "
         "array at several resolutions, NAME[3] and NAME[0:100] are parts. -f may be given several times, "
-        "with a -d (-s, -g) each.",
+        "with a -d (-s, -g) each; a folder of `incasem export-precomputed` takes none.",
     )
     add = parser.add_argument
     add("-f", "--file", action="append", type=_container, required=True, metavar="FILE", help="container")
@@ -56,18 +56,22 @@ def view(program: str, arguments: Sequence[str]) -> None:
     from incasem.viewing import import_neuroglancer
 
     import_neuroglancer()
-    from incasem.viewing.layers import make_layers
+    from incasem.viewing.layers import make_layers, precomputed_layers
     from incasem.viewing.points import point_layer
+    from incasem.viewing.precomputed import is_precomputed, served_precomputed
     from incasem.viewing.scene import Scene
 
+    names = ", ".join(dict.fromkeys(os.path.basename(file) for file in options.file))
+    folders = [file for file in options.file if is_precomputed(file)]
+    options.file = [file for file in options.file if file not in folders]
+    selected = tuple(options.select)
     opened, words = _open_all(options)
-    layers = make_layers(
-        opened, shader_words=words, add_prefix=options.add_prefix, selected=tuple(options.select)
-    )
+    layers = make_layers(opened, shader_words=words, add_prefix=options.add_prefix, selected=selected)
     tables = [(file, name) for file, names in _paired(options, "graphs") for name in names]
     points = {f"{name} ({os.path.basename(file)})": point_layer(file, name) for file, name in tables}
-    names = ", ".join(dict.fromkeys(os.path.basename(file) for file in options.file))
-    _show(Scene(layers, annotations=points, title=names), options)
+    with served_precomputed(folders) as volumes:
+        layers += precomputed_layers(volumes, selected)
+        _show(Scene(layers, annotations=points, title=names), options)
 
 
 def view_rois(program: str, arguments: Sequence[str]) -> None:

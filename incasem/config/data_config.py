@@ -1,4 +1,10 @@
-"""Data configurations: JSON files that say which regions of which volumes are used."""
+"""Data configurations: JSON files that say which regions of which volumes are used.
+
+As published, `raw`, `labels`, `mask` and `metric_masks` are datasets in the container `file`. A name with a
+container in it, such as ``snemi/train-labels.tif`` or ``snemi/labels.h5/main``, is a path of its own,
+relative to the data directory as `file` is: images and labels may lie in different files. `file` may then be
+left out.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,6 +27,9 @@ from incasem.config.layers import explain_errors, report, schema_of, unknown_nam
 from incasem.errors import ConfigError, DataError, explain
 from incasem.geometry import Roi, format_roi
 
+CONTAINER_SUFFIXES = (".zarr", ".n5", ".h5", ".hdf5", ".hdf", ".tif", ".tiff")
+"""By which a name is known to have a container of its own; those of `incasem.volumes`."""
+
 
 @dataclass(frozen=True)
 class DataEntry:
@@ -28,7 +37,8 @@ class DataEntry:
 
     Attributes:
         nickname: the entry's name, unique in its file.
-        file: the container, absolute.
+        file: the container, absolute. What lies elsewhere has an absolute path in the place of its dataset,
+            so that ``file / dataset`` always is where a dataset lies.
         voxel_size: nm; z, y, x.
         offset: first voxel on the absolute voxel grid (world nm = offset · voxel_size), or None.
         shape: voxels of the region, or None.
@@ -117,7 +127,7 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 class _Entry(Section):
-    file: Text
+    file: Text | None = None
     voxel_size: VoxelSizeTriple
     offset: OptionalIntegerTriple = None
     shape: OptionalPositiveTriple = None
@@ -184,18 +194,43 @@ def _entry(nickname: str, values: Any, data_dir: Path) -> DataEntry:
         problems += explain_errors(error, _Entry, {}, prefix=f"{nickname}.")
     if problems:
         raise _ProblemsError(problems)
+    file, raw = entry.file, entry.raw
+    if file is None and (file := container_of(raw)) is not None:
+        raw = raw[len(file) :].strip("/") or raw
+    if file is None:
+        raise _ProblemsError(
+            [
+                f"{nickname}.file is not set; allowed: a container such as cell.zarr, or `raw` with one in it. "
+                f"{entry.raw!r} alone does not say in which file it lies."
+            ]
+        )
+
+    def placed(dataset: str) -> str:
+        return dataset if container_of(dataset) is None else str(data_dir / Path(dataset).expanduser())
+
     return DataEntry(
         nickname=nickname,
-        file=data_dir / Path(entry.file).expanduser(),
+        file=data_dir / Path(file).expanduser(),
         voxel_size=entry.voxel_size,
         offset=entry.offset,
         shape=entry.shape,
-        raw=entry.raw,
-        labels=entry.labels,
-        mask=entry.mask,
-        metric_masks=entry.metric_masks,
-        file_as_given=entry.file,
+        raw=placed(raw),
+        labels={placed(dataset): number for dataset, number in entry.labels.items()},
+        mask=None if entry.mask is None else placed(entry.mask),
+        metric_masks=tuple(map(placed, entry.metric_masks)),
+        file_as_given=file,
     )
+
+
+def container_of(name: str) -> str | None:
+    """Return the container in a dataset's name, up to the last part with the suffix of one, or None.
+
+    >>> container_of("snemi/train.h5/main")
+    'snemi/train.h5'
+    """
+    parts = name.rstrip("/").split("/")
+    ends = [k for k, part in enumerate(parts) if part.lower().endswith(CONTAINER_SUFFIXES)]
+    return "/".join(parts[: ends[-1] + 1]) if ends else None
 
 
 def _kind(value: Any) -> str:

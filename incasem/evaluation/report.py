@@ -23,7 +23,7 @@ def write_report(
     curves: Sequence[Curve] = (), scores: Mapping[str, Mapping[str, float]] | None = None,
     class_names: Sequence[str] = (), facts: Mapping[str, Mapping[str, object]] | None = None,
     commands: Sequence[tuple[str, str]] = (), diagrams: Sequence[Diagram] = (),
-    rows: str = "class", diagrams_title: str = "Blocks",
+    rows: str = "", diagrams_title: str = "Blocks",
 ) -> Path:  # fmt: skip
     """Write ``report.html`` and ``report.png`` into a directory, which is made if missing.
 

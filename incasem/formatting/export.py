@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, is_finished, run_stage
-from incasem.durable import sync, write_durably
+from incasem.durable import sync
 from incasem.errors import ConfigError, DataError, explain
+from incasem.formatting._folder import STATE, Folder
 from incasem.formatting._outputs import check_workers, dataset_path, open_grey
 from incasem.formatting._slab import SLAB_BYTES, Slab
 from incasem.formatting._tiff import (
@@ -31,7 +32,6 @@ from incasem.volumes import Volume
 logger = logging.getLogger(__name__)
 
 JOB = "export"
-STATE = ".incasem"
 Values = Literal["auto", "labels", "grey", "lossless"]
 Form = Literal["labels", "grey", "lossless"]
 
@@ -139,39 +139,8 @@ def export_images(options: ExportOptions, *, num_workers: int, progress: bool = 
     return report
 
 
-class ImageFolder:
-    """A directory of section images with attributes of its own, in a hidden file. Picklable."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @property
-    def state(self) -> Path:
-        """Where attributes and marks lie."""
-        return self.path / STATE
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """Attributes as stored; none if there is no file."""
-        try:
-            return dict(json.loads((self.state / "attributes.json").read_text()))
-        except FileNotFoundError:
-            return {}
-        except NotADirectoryError as error:
-            raise DataError(
-                explain("the output", self.path, "a directory", "A file has that name: choose another one")
-            ) from error
-        except ValueError as error:
-            raise DataError(
-                f"{self.state} is damaged; delete it and {self.path}, and export again."
-            ) from error
-
-    def set_attributes(self, **attributes: Any) -> None:
-        """Merge into the stored attributes, atomically."""
-        folder = self.state
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**self.attributes, **attributes}, indent=1)
-        write_durably(folder / "attributes.json", text.encode())
+class ImageFolder(Folder):
+    """A directory of section images."""
 
     def image(self, section: int) -> Path:
         """Path of one section's image."""

@@ -21,7 +21,8 @@ from incasem.networks.inference import (
 from incasem.networks.initialisation import initialise
 from incasem.networks.loading import infer_model_settings, load_into, load_optimizer
 from incasem.networks.losses import balanced_cross_entropy, dice_of_sums, soft_dice, weighted_bce
-from incasem.networks.portable import Crop, PortableUnet, portable
+from incasem.networks.portable import Crop, PortableResidualUnet, PortableUnet, portable
+from incasem.networks.residual_unet import ResidualUnet
 from incasem.networks.selection import (
     ScoredCheckpoint,
     best_checkpoint,
@@ -40,7 +41,9 @@ __all__ = [
     "Crop",
     "InferenceNetwork",
     "OneConv3d",
+    "PortableResidualUnet",
     "PortableUnet",
+    "ResidualUnet",
     "ScoredCheckpoint",
     "Unet",
     "ValidNetwork",

@@ -14,6 +14,7 @@ from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate
 from incasem.networks.inference_unet import InferenceUnet
 from incasem.networks.openvino_backend import OpenVinoUnet, check_openvino
+from incasem.networks.residual_unet import ResidualUnet
 from incasem.networks.unet import Unet
 from incasem.networks.valid import ValidNetwork
 
@@ -70,8 +71,10 @@ def rearranged(network: ValidNetwork, device: torch.device | str, backend: Backe
     """Return what `InferenceNetwork` runs on ``device`` for ``network``: an `InferenceUnet` for a `Unet`.
 
     Planners that count arithmetic and memory on torch's `meta` device should count those of the result.
-    Networks of other kinds are returned as they are.
+    A `ResidualUnet` needs fewer passes over memory; networks of other kinds are returned as they are.
     """
+    if isinstance(network, ResidualUnet):
+        return network.for_prediction()
     if not isinstance(network, Unet):
         return network
     slab = None if backend == "openvino" else _SLAB_ELEMENTS.get(torch.device(device).type)
@@ -154,7 +157,7 @@ class InferenceNetwork:
         ways = [_Way("the unmodified network", torch.float32, lambda: self._plain(network, torch.float32))]
         if precision != torch.float32:
             ways.insert(0, _Way("the unmodified network", precision, lambda: self._plain(network, precision)))
-        if isinstance(network, Unet):
+        if isinstance(network, Unet | ResidualUnet):
             ways.insert(0, _Way("the rewritten network", precision, lambda: self._fast(network, precision)))
         if backend == "compiled":
             ways.insert(

@@ -1,11 +1,17 @@
 """The weights that a training from scratch begins with."""
 
-import torch
-from torch import nn
+from typing import cast
 
+import torch
+from torch import Tensor, nn
+
+from incasem.networks.normalisation import ChannelNorm, GroupNorm
+from incasem.networks.residual_unet import ResidualBlock, Upsampling
 from incasem.networks.weight_standardization import centred_filters, filter_norms
 
 _LAST_LAYER_STD = 0.01
+_JOINED_GAIN = 0.5**0.5
+"""Of what goes up to be added to a skip connection, so that the sum is as large as either."""
 _CENTRED_GAIN = 1.2
 """Norm of centred filters. √(2 / (1 - 1/π)) = 1.71 would keep the variance through a ReLU (Brock et al., ICLR
 2021); with what pooling and joining add, logits and gradients of the first steps then were far too large."""
@@ -17,7 +23,9 @@ def initialise(network: nn.Module, *, centred: bool = False) -> None:
 
     PyTorch's default shrinks the signal by about √6 a layer; without normalisation layers, a U-Net of three
     levels then sees nothing of its input and does not learn for hundreds of steps (measured). He et al.,
-    "Delving deep into rectifiers", ICCV 2015. Draws from torch's global generator.
+    "Delving deep into rectifiers", ICCV 2015. Residual blocks begin near the identity, each with its share of
+    the whole, so that a deep network without normalisation keeps the signal's size, too: Zhang et al., "Fixup
+    initialization", ICLR 2019. Draws from torch's global generator.
 
     Args:
         network: changed in place.
@@ -29,11 +37,22 @@ def initialise(network: nn.Module, *, centred: bool = False) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+    for norm in network.modules():
+        if isinstance(norm, ChannelNorm | GroupNorm):
+            norm.reset_parameters()
     if centred:
         for layer in layers[:-1]:
             if isinstance(layer, nn.Conv3d):
                 centred_weight = centred_filters(layer.weight)
                 layer.weight.copy_(_CENTRED_GAIN * (centred_weight / filter_norms(centred_weight)))
-    else:
+    for module in network.modules():
+        if isinstance(module, Upsampling) and isinstance(module.up, nn.Conv3d):
+            module.up.weight.mul_(_JOINED_GAIN)
+    blocks = [block for block in network.modules() if isinstance(block, ResidualBlock)]
+    for block in blocks:
+        # A normalisation after it would undo a scale of the filters.
+        last = block.second.conv if isinstance(block.second.norm, nn.Identity) else block.second.norm
+        cast(Tensor, last.weight).mul_(len(blocks) ** -0.5)
+    if not centred:
         # Equal logits at the start: the first steps neither overshoot nor unlearn a random segmentation.
         nn.init.normal_(layers[-1].weight, std=_LAST_LAYER_STD)

@@ -10,6 +10,8 @@ from incasem.errors import CheckpointError
 from incasem.networks.checkpoint import Checkpoint
 
 _SHOWN = 5
+_RESIDUAL = "conv_in.conv.weight"
+"""Its first filters; no other network has a parameter of this name."""
 
 
 def load_into(network: nn.Module, checkpoint: Checkpoint, *, for_training: bool = False) -> None:
@@ -120,6 +122,12 @@ def infer_model_settings(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _likely_cause(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    if _RESIDUAL in state or _RESIDUAL in own:
+        if _RESIDUAL not in state:
+            return "It holds no ResidualUnet. Use another checkpoint or model.type."
+        if _RESIDUAL not in own:
+            return "It holds a ResidualUnet. Set model.type to ResidualUnet."
+        return _of_residual(state, own)
     theirs, ours = infer_model_settings(state), infer_model_settings(own)
     if not theirs:
         return "It holds no U-Net of incasem. Use another checkpoint or model.type."
@@ -134,6 +142,37 @@ def _likely_cause(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str
     if not differing:
         return "Use the model settings that the checkpoint was trained with."
     return f"Likely cause: {'; '.join(differing)}. Use the checkpoint's."
+
+
+def _of_residual(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return which settings of a `ResidualUnet` differ, as far as names and shapes reveal them."""
+    levels = [len({n.split(".")[1] for n in names if n.startswith("down.")}) for names in (state, own)]
+    if levels[0] != levels[1]:
+        return (
+            f"Likely cause: {levels[0]} levels in the checkpoint, {levels[1]} in the settings "
+            "(model.downsample_factors has one less). Use the checkpoint's."
+        )
+    theirs, ours = ([_first_filters(names, level) for level in range(levels[0])] for names in (state, own))
+    settings = {
+        "model.filters": tuple([w.shape[0] for w in filters] for filters in (theirs, ours)),
+        "model.kernel_sizes": tuple([list(w.shape[2:]) for w in filters] for filters in (theirs, ours)),
+        "model.io_kernel_size": tuple(list(names[_RESIDUAL].shape[2:]) for names in (state, own)),
+        "model.norm": tuple("conv_in.norm.weight" in names for names in (state, own)),
+        "model.num_fmaps_out": tuple(names["conv_out.weight"].shape[0] for names in (state, own)),
+    }
+    said = [
+        f"{name} is {a} in the checkpoint, {b} in the settings"
+        if name != "model.norm"
+        else f"model.norm is {'group or channel' if a else 'none'} in the checkpoint"
+        for name, (a, b) in settings.items()
+        if a != b
+    ]
+    cause = f"Likely cause: {'; '.join(said)}. " if said else ""
+    return f"{cause}Use the model settings that the checkpoint was trained with."
+
+
+def _first_filters(state: Mapping[str, Tensor], level: int) -> Tensor:
+    return state[f"down.{level}.0.conv.weight"]
 
 
 def _list(what: str, names: Iterable[str]) -> str:

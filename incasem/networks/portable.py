@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from incasem.errors import ConfigError, explain
 from incasem.networks.build import OneConv3d
+from incasem.networks.residual_unet import ResidualUnet
 from incasem.networks.unet import Unet, joined_shapes
 from incasem.networks.valid import ValidNetwork
 
@@ -77,21 +78,42 @@ class PortableUnet(nn.Module):
         return cast(Tensor, self.final(maps))
 
 
+class PortableResidualUnet(nn.Module):
+    """A copy of a `ResidualUnet` on the CPU, the same function for every legal input size.
+
+    Attributes:
+        network: the copy.
+    """
+
+    def __init__(self, network: ResidualUnet) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+
+    def forward(self, raw_NCZYX: Tensor) -> Tensor:
+        """Return the logits of ``raw_NCZYX``, float32 in [-1, 1]; the size is not checked."""
+        with torch.no_grad():  # the functions for training are not of plain operators
+            return self.network.trunk(raw_NCZYX)
+
+
 def portable(network: ValidNetwork) -> nn.Module:
     """Return a copy of ``network`` in plain operators, in float32 on the CPU, that cannot be trained.
 
     Returns:
-        A `PortableUnet`, or a `torch.nn.Sequential` of convolutions.
+        A `PortableUnet`, a `PortableResidualUnet`, or a `torch.nn.Sequential` of convolutions.
 
     Raises:
         ConfigError: a network of another type.
     """
     if isinstance(network, Unet):
         return PortableUnet(network)
+    if isinstance(network, ResidualUnet):
+        return PortableResidualUnet(network)
     if isinstance(network, OneConv3d):
         return nn.Sequential(copy.deepcopy(network.layer)).cpu().float().eval().requires_grad_(False)
     raise ConfigError(
-        explain("the network", type(network).__name__, "Unet or OneConv3d", "Export another model")
+        explain(
+            "the network", type(network).__name__, "Unet, ResidualUnet or OneConv3d", "Export another model"
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""What the U-Net does between its convolutions, and its gradients, in few passes over memory.
+"""What the U-Nets do between their convolutions, and its gradients, in few passes over memory.
 
 On CPUs a training step in bfloat16 is bound by memory: left to autograd, ReLU, pooling, cropping and joining
 take half as long again as the convolutions. Values and gradients are those of the plain operators.
@@ -55,6 +55,18 @@ def pool_and_crop(maps: Tensor, factor: Sequence[int], shape: Sequence[int]) -> 
 def crop_and_join(shape: Sequence[int], *maps: Tensor) -> Tensor:
     """Return the central ``shape`` (z, y, x) of several maps, concatenated along the channels."""
     return _apply(_CropAndJoin, shape, *maps)
+
+
+def add_centre(onto: Tensor, maps: Tensor) -> Tensor:
+    """Return ``onto`` + the centre of the larger ``maps``; ``onto`` is overwritten.
+
+    Args:
+        onto: (N, C, z, y, x), not needed by the backward pass of what made it.
+        maps: as large or larger along z, y and x.
+    """
+    if torch.is_grad_enabled():
+        return _apply(_AddCentre, onto, maps)
+    return onto.add_(centre_crop(maps, onto.shape[2:]))
 
 
 def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
@@ -126,6 +138,20 @@ class _CropAndJoin(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         parts = torch.split(gradient, [size[1] for size in ctx.sizes], dim=1)
         return (None, *(_embed(part, size) for part, size in zip(parts, ctx.sizes, strict=True)))
+
+
+class _AddCentre(torch.autograd.Function):
+    """Addition of a crop; autograd would write a gradient of full size for each cropped axis."""
+
+    @staticmethod
+    def forward(ctx: Any, onto: Tensor, maps: Tensor) -> Tensor:
+        ctx.size = maps.shape
+        ctx.mark_dirty(onto)
+        return onto.add_(centre_crop(maps, onto.shape[2:]))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, _embed(gradient, ctx.size)
 
 
 def _embed(centre: Tensor, size: torch.Size) -> Tensor:

@@ -22,12 +22,15 @@ class ValidNetwork(nn.Module):
         stride: period (z, y, x, voxels) of the network's translation equivariance.
         smallest_input: smallest legal input (z, y, x, voxels).
         num_fmaps_out: number of output channels.
+        depends_on_tile: the result at a voxel depends on the whole tile, by statistics that are taken over it
+            (`norm: group`). Then only tiles of one size on one grid fit together.
     """
 
     context_voxels: Coordinate
     stride: Coordinate
     smallest_input: Coordinate
     num_fmaps_out: int
+    depends_on_tile: bool = False
 
     def output_shape(self, input_shape: Sequence[int]) -> Coordinate:
         """Return the output size (z, y, x, voxels) of an input of ``input_shape`` (z, y, x, voxels).

@@ -73,11 +73,11 @@ def plain_state(network: nn.Module) -> dict[str, Tensor]:
     """Return the state of the plain network that computes what ``network`` computes, detached.
 
     Args:
-        network: standardised or not; what has weights in it are convolutions.
+        network: standardised or not; what has weights in it are convolutions and normalisations.
     """
     state: dict[str, Tensor] = {}
     for name, layer in network.named_modules():
-        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d | nn.LayerNorm | nn.GroupNorm):
             state[f"{name}.weight"] = layer.weight.detach()
             if layer.bias is not None:
                 state[f"{name}.bias"] = layer.bias.detach()

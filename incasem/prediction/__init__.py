@@ -6,12 +6,13 @@ from incasem.prediction.outputs import output_container, output_group
 from incasem.prediction.plan import Device, Planner, PredictionPlan
 from incasem.prediction.predictor import Predictor
 from incasem.prediction.preparation import PreparedPrediction, prepare_prediction
-from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tile, Tiling
+from incasem.prediction.tiling import AlignedTiling, FixedTiling, PublishedTiling, Tile, Tiling, tiling_for
 
 __all__ = [
     "AlignedTiling",
     "Device",
     "EntryPrediction",
+    "FixedTiling",
     "Planner",
     "PredictionPlan",
     "Predictor",
@@ -26,4 +27,5 @@ __all__ = [
     "predict_entries",
     "predict_prepared",
     "prepare_prediction",
+    "tiling_for",
 ]

@@ -217,6 +217,8 @@ def _identity(prepared: PreparedPrediction, opened: OpenedEntry) -> dict[str, ob
         identity["tta"] = settings.tta
     if settings.backend != "torch":
         identity["backend"] = settings.backend
+    if settings.tiling == "aligned" and prepared.network.depends_on_tile:
+        identity["output_size_voxels"] = list(settings.output_size_voxels)
     if settings.tiling == "published":
         identity["input_size_voxels"] = list(settings.input_size_voxels)
         identity["output_size_voxels"] = list(settings.output_size_voxels)

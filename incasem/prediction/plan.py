@@ -20,7 +20,14 @@ from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate, Roi, ceil_to_multiple
 from incasem.networks import Backend, ValidNetwork
 from incasem.prediction.cost import NetworkCost
-from incasem.prediction.tiling import NO_MARGIN, AlignedTiling, Margin, PublishedTiling, Tiling
+from incasem.prediction.tiling import (
+    NO_MARGIN,
+    AlignedTiling,
+    FixedTiling,
+    Margin,
+    PublishedTiling,
+    Tiling,
+)
 
 _TENSOR_LIMIT = 2**31
 _MEMORY_SHARE = 0.5
@@ -135,7 +142,7 @@ class Planner:
         device: see `Device`.
         roi_voxels: what will be predicted, absolute voxels.
         write_shape: smallest unit of the output that one writer must own (z, y, x, voxels).
-        published: the published tiling of the whole ROI, or None for aligned tiles.
+        fixed: a tiling whose tiles have one size, or None for aligned tiles.
         views: passes of the network over each tile (test-time augmentation).
         margin: voxels that a tile emits beyond what is kept of it, see `AlignedTiling`.
         buffers: what a worker holds of a block.
@@ -147,7 +154,7 @@ class Planner:
         device: Device,
         roi_voxels: Roi,
         write_shape: Sequence[int],
-        published: PublishedTiling | None = None,
+        fixed: PublishedTiling | FixedTiling | None = None,
         *,
         views: int = 1,
         margin: Margin = NO_MARGIN,
@@ -155,7 +162,7 @@ class Planner:
     ) -> None:
         self._network, self._device, self._roi = network, device, roi_voxels
         self._unit = Coordinate(write_shape)
-        self._published = published
+        self._fixed = fixed
         self._views, self._margin, self._buffers = views, margin, buffers or BlockBuffers()
         self._cost = NetworkCost(network, device.kind, device.backend)
 
@@ -244,23 +251,30 @@ class Planner:
         tile, stride = self._whole_tile(block_shape), self._network.stride
         while True:
             smaller = Coordinate(max(t * 7 // 8 // s * s, s) for t, s in zip(tile, stride, strict=True))
+            if self._fixed is not None:
+                raise self._too_little_memory(block_shape, self._fixed.output_shape)
             if smaller == tile:
-                buffers = self._buffers.memory(math.prod(block_shape), math.prod(block_shape))
-                emitted = tile + self._margin[0] + self._margin[1]
-                needed = (self._memory(self._network.input_shape_for(emitted)) + buffers) / _MEMORY_SHARE
-                raise ConfigError(
-                    explain(
-                        "memory of one worker",
-                        f"{self._device.memory_bytes / 1e9:.1f} GB",
-                        f"at least {needed / 1e9:.1f} GB for this network",
-                        "Use fewer workers, a smaller prediction.block_size_voxels, or a machine with more "
-                        "memory",
-                    )
-                )
+                raise self._too_little_memory(block_shape, tile)
             tile = smaller
             found = self._evaluate(block_shape, num_workers, tile)
             if found is not None:
                 return found
+
+    def _too_little_memory(self, block_shape: Coordinate, tile: Coordinate) -> ConfigError:
+        buffers = self._buffers.memory(math.prod(block_shape), math.prod(block_shape))
+        emitted = tile + self._margin[0] + self._margin[1]
+        needed = (self._memory(self._network.input_shape_for(emitted)) + buffers) / _MEMORY_SHARE
+        # A tile of a fixed size is part of the result: it is the user's to make it smaller.
+        size = "block_size_voxels" if self._fixed is None else "output_size_voxels and input_size_voxels"
+        return ConfigError(
+            explain(
+                "memory of one worker",
+                f"{self._device.memory_bytes / 1e9:.1f} GB",
+                f"at least {needed / 1e9:.1f} GB for this network"
+                + ("" if self._fixed is None else f" and its tiles of {_times(tile)} voxels"),
+                f"Use fewer workers, a smaller prediction.{size}, or a machine with more memory",
+            )
+        )
 
     def _memory(self, input_shape: Coordinate) -> int:
         elements = self._cost.call(input_shape).peak_elements
@@ -283,7 +297,7 @@ class Planner:
         """
         if tile_shape is None:
             tile_shape = self._whole_tile(block_shape)
-        tiling: Tiling = self._published or AlignedTiling(self._network, tile_shape, self._margin)
+        tiling: Tiling = self._fixed or AlignedTiling(self._network, tile_shape, self._margin)
         axes = [self._along(tiling, axis, block_shape[axis]) for axis in range(3)]
         read, largest_read = (math.prod(numbers) for numbers in list(zip(*axes, strict=True))[1:])
         buffers = self._buffers.memory(largest_read, math.prod(block_shape))
@@ -303,7 +317,7 @@ class Planner:
         voxels = math.prod(self._roi.shape)
         plan = PredictionPlan(
             block_shape=block_shape,
-            tile_shape=self._published.output_shape if self._published else tile_shape,
+            tile_shape=self._fixed.output_shape if self._fixed else tile_shape,
             num_blocks=blocks,
             flops=float(flops),
             flop_overhead=flops / (self._cost.flops_per_voxel() * voxels * self._views),

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from incasem.errors import DataError
+from incasem.errors import ConfigError, DataError, explain
 from incasem.geometry import Roi
 from incasem.networks import Backend, InferenceNetwork, ValidNetwork, choose_precision
 from incasem.prediction.memory import free_cached_memory, is_out_of_memory
 from incasem.prediction.plan import Device, largest_tile
 from incasem.prediction.symmetries import Views, counts, margin, views
-from incasem.prediction.tiling import AlignedTiling, Tile, Tiling
+from incasem.prediction.tiling import AlignedTiling, FixedTiling, Tile, Tiling, tiling_for
 from incasem.prediction.uploads import Uploaded, Uploads
 from incasem.tasks.semantic import Semantic
 from incasem.tasks.task import Task
@@ -51,13 +51,15 @@ class Predictor:
     start on multiples of the network's stride on the absolute voxel grid, context is read outside the region
     and reflected at the volume's border.
 
-    Where the memory does not suffice for a tile, tiles are made smaller for good, with a warning.
+    Where the memory does not suffice for a tile, tiles are made smaller for good, with a warning; not those
+    of a `FixedTiling`, whose size is part of the result.
 
     Args:
         network: a copy of it is made ready; the original stays as it is.
         device: where to run, see `choose_device`.
         precision: "auto", "fp32", "bf16" or "fp16" (`choose_precision`).
-        tiling: where the tiles lie; by default aligned, with the largest tile that the device's memory takes.
+        tiling: where the tiles lie; by default aligned, with the largest tile that the device's memory takes,
+            and for a network that depends on the tile those that emit the published 110³ voxels.
         tta: views to average, see `symmetries`.
         backend: of `InferenceNetwork`.
         task: what the network's output means; None: classes.
@@ -68,7 +70,8 @@ class Predictor:
 
     Raises:
         ConfigError: the network or its channels have not the symmetries of ``tta``, or these need a margin
-            that the published tiling does not have.
+            that the published tiling does not have. When predicting: the memory does not suffice for a tile
+            whose size is fixed.
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class Predictor:
     @cached_property
     def tiling(self) -> Tiling:
         """Where the tiles lie."""
+        if self._source.depends_on_tile:
+            return tiling_for(self._source, None).with_margin(margin(self._views))
         device = Device.of(self.network.device, self.network.precision, backend=self._backend)
         needed = margin(self._views)
         tile_shape = largest_tile(self._source, device, len(self._views), needed)
@@ -181,6 +186,8 @@ class Predictor:
         try:
             return self._run(region, tile)
         except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error) and isinstance(self.tiling, FixedTiling):
+                raise _fixed_too_large(self.tiling, tile, self.network.device) from error
             if not is_out_of_memory(error) or not isinstance(self.tiling, AlignedTiling):
                 raise
             if self.tiling.is_smallest(tile):
@@ -218,6 +225,20 @@ class Predictor:
             for total_ZYX, count in zip(total_CZYX, counts(self._views), strict=True):
                 total_ZYX /= count
             return self._task.outputs(total_CZYX)
+
+
+def _fixed_too_large(tiling: FixedTiling, tile: Tile, device: torch.device) -> ConfigError:
+    return ConfigError(
+        explain(
+            "prediction.output_size_voxels",
+            f"{tuple(tiling.output_shape)}, for which the memory of {device} does not suffice (it reads "
+            f"{tuple(tile.input_roi.shape)})",
+            "tiles that fit into the memory; they cannot be made smaller on the way, since with "
+            "model.norm=group the result depends on them",
+            "Use fewer workers, or set smaller prediction.output_size_voxels and input_size_voxels and "
+            "predict everything anew",
+        )
+    )
 
 
 def _union(rois: Sequence[Roi]) -> Roi:

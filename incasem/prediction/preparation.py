@@ -23,6 +23,7 @@ from incasem.prediction.outputs import OutputSet, output_folders
 from incasem.prediction.plan import BlockBuffers, Device, Planner, PredictionPlan
 from incasem.prediction.speed import measured_speed
 from incasem.prediction.symmetries import margin, views
+from incasem.prediction.tiling import FixedTiling, tiling_for
 from incasem.prediction.worker import BLOCKS_IN_FLIGHT, PublishedSizes, load_network
 from incasem.tasks.chosen import task_of
 
@@ -180,6 +181,16 @@ def published_sizes(config: PredictionConfig, opened: OpenedEntry) -> PublishedS
     )
 
 
+def fixed_tiling(network: ValidNetwork, config: PredictionConfig) -> FixedTiling | None:
+    """Return the tiles of a network whose result depends on them (`norm: group`), None for all others.
+
+    Their size is that of `prediction.output_size_voxels`, not what the planner finds fastest: it is part of
+    the result, which must be the same on all machines.
+    """
+    tiling = tiling_for(network, config.prediction.output_size_voxels)
+    return tiling if isinstance(tiling, FixedTiling) else None
+
+
 def plan_entry(
     config: PredictionConfig,
     network: ValidNetwork,
@@ -207,13 +218,13 @@ def plan_entry(
     precision, backend = _precision(config, devices), config.prediction.backend
     sharing = [Device.of(device, precision, count, backend) for device, count in used.items()]
     seen = views(config.prediction.tta, network, task_of(config).meanings)
-    tiling = None if published is None else published.tiling(network).with_margin(margin(seen))
+    tiling = fixed_tiling(network, config) if published is None else published.tiling(network)
     planner = Planner(
         network,
         min(sharing, key=lambda device: device.memory_bytes),
         opened.roi,
         outputs.write_shape,
-        tiling,
+        None if tiling is None else tiling.with_margin(margin(seen)),
         views=len(seen),
         margin=margin(seen),
         buffers=BlockBuffers(

@@ -6,7 +6,9 @@ region are all combinations. What a voxel's value is must not depend on the regi
 - `AlignedTiling` starts tiles on multiples of the network's stride on the absolute voxel grid, so that the
   pooling phase is the same everywhere and any cut of the volume gives the same values;
 - `PublishedTiling` is the grid of the published incasem, fixed to the ROI's corner. Its stride of 110 voxels
-  changes the pooling phase from tile to tile, so it shows seams; it is there to reproduce old outputs.
+  changes the pooling phase from tile to tile, so it shows seams; it is there to reproduce old outputs;
+- `FixedTiling` is for networks whose result at a voxel depends on the whole tile
+  (`ValidNetwork.depends_on_tile`): tiles of one size on one grid, computed whole even where a part is wanted.
 """
 
 from abc import ABC, abstractmethod
@@ -16,9 +18,10 @@ from itertools import product
 from typing import NamedTuple
 
 from incasem.errors import ConfigError, DataError, explain
-from incasem.geometry import Coordinate, Roi
+from incasem.geometry import Coordinate, Roi, ceil_to_multiple
 from incasem.networks import ValidNetwork
 
+PUBLISHED_OUTPUT = (110, 110, 110)
 _UNLIMITED = 2**40
 
 
@@ -171,6 +174,53 @@ class AlignedTiling(Tiling):
 
     def _emitted(self, axis: int, wanted: int) -> int:
         return self._input_size(axis, wanted) - 2 * self.context[axis]
+
+
+class FixedTiling(Tiling):
+    """Tiles of one size, side by side on the absolute voxel grid; a part of one is cut out of the whole.
+
+    Args:
+        network: gives stride, context and legal sizes.
+        output_shape: voxels (z, y, x) that a call of the network emits, at least; it may emit a few more. The
+            grid's step is that, rounded down to the stride.
+        margin: voxels (before, after) that each tile emits at least beyond its step; see `symmetries`.
+    """
+
+    def __init__(
+        self, network: ValidNetwork, output_shape: Sequence[int], margin: Margin = NO_MARGIN
+    ) -> None:
+        self._network = network
+        self.context = network.context_voxels
+        self.step = Coordinate(max(o // s, 1) * s for o, s in zip(output_shape, network.stride, strict=True))
+        self.output_shape = Coordinate(max(o, s) for o, s in zip(output_shape, self.step, strict=True))
+        before, after = margin
+        self._before = ceil_to_multiple(before, network.stride)
+        self.input_shape = network.input_shape_for(self._before + self.output_shape + after)
+
+    def with_margin(self, margin: Margin) -> "FixedTiling":
+        """Return the tiling with tiles that emit more; see `Tiling.with_margin`."""
+        return FixedTiling(self._network, self.output_shape, margin)
+
+    def axis_tiles(self, axis: int, begin: int, end: int) -> list[AxisTile]:
+        """Return every tile of the axis that holds a part of the region; see `Tiling.axis_tiles`."""
+        step, lead = self.step[axis], self._before[axis] + self.context[axis]
+        return [
+            AxisTile(max(begin, start), min(end, start + step), start - lead, self.input_shape[axis])
+            for start in range(begin // step * step, end, step)
+        ]
+
+
+def tiling_for(network: ValidNetwork, tile_shape: Sequence[int] | None) -> Tiling:
+    """Return the tiling whose values depend on no block: aligned, or fixed for networks that need it.
+
+    Args:
+        network: as it was trained.
+        tile_shape: most voxels (z, y, x) of an aligned tile; those that a fixed tile emits, by default the
+            published ones.
+    """
+    if network.depends_on_tile:
+        return FixedTiling(network, tile_shape or PUBLISHED_OUTPUT)
+    return AlignedTiling(network, tile_shape)
 
 
 class PublishedTiling(Tiling):

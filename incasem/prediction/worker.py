@@ -27,7 +27,7 @@ from incasem.networks import (
 from incasem.prediction.memory import is_lost_device
 from incasem.prediction.predictor import Predictor, RawRegion
 from incasem.prediction.symmetries import Views
-from incasem.prediction.tiling import AlignedTiling, PublishedTiling, Tiling
+from incasem.prediction.tiling import PublishedTiling, Tiling, tiling_for
 from incasem.prediction.uploads import new_stream
 from incasem.tasks.task import Probability, Task
 from incasem.volumes import Volume
@@ -104,9 +104,7 @@ class PredictionWorker:
             torch.cuda.set_device(device)
         network = load_network(self.model, self.checkpoint)
         tiling: Tiling = (
-            AlignedTiling(network, self.tile_shape)
-            if self.published is None
-            else self.published.tiling(network)
+            tiling_for(network, self.tile_shape) if self.published is None else self.published.tiling(network)
         )
         predictor = Predictor(
             network, device, self.precision, tiling=tiling, tta=self.tta, backend=self.backend, task=self.task

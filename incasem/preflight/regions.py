@@ -155,8 +155,11 @@ def _same_volume(a: DataEntry, b: DataEntry) -> bool:
 
     In a container of several volumes of their own, the folder that holds the raw data tells them apart.
     """
-    paths = [os.path.realpath(split_path(str(e.file / e.raw))[0]) for e in (a, b)]
-    return paths[0] == paths[1] and Path(a.raw).parent == Path(b.raw).parent
+    one, other = (split_path(e.file / e.raw) for e in (a, b))
+    return (
+        os.path.realpath(one[0]) == os.path.realpath(other[0])
+        and Path(one[1]).parent == Path(other[1]).parent
+    )
 
 
 def region_of(entry: DataEntry, raw: Volume) -> Roi:

@@ -21,7 +21,7 @@ from incasem.tasks.chosen import task_of
 from incasem.tasks.ground_truth import GroundTruth
 from incasem.tasks.region_scores import RegionScores
 from incasem.tasks.task import Predicted, Task
-from incasem.volumes import Volume, open_volume
+from incasem.volumes import Volume, open_volume, split_path
 
 __all__ = [
     "block_facts",
@@ -243,7 +243,7 @@ def _foreground(predicted: Predicted, axis: int, num_classes: int) -> NDArray[np
 
 def _commands(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, str]]:
     for one in predictions:
-        container, dataset = one.entry.file, one.entry.raw
+        container, dataset = split_path(one.entry.file / one.entry.raw)
         results = one.main
         root = next((p for p in results.parents if p.suffix == ".zarr"), results.parent)
         inside = str(results.relative_to(root))
@@ -253,3 +253,6 @@ def _commands(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, str
         if len(open_volume(results).shape) == 3:
             export = ["incasem", "export", "-f", str(root), "-d", inside, "-o", "tiff"]
             yield f"Write the {results.name} as a TIFF stack:", shlex.join(export)
+        else:
+            segment = ["incasem", "segment", "-f", str(root), "-d", inside]
+            yield "Make objects of them:", shlex.join(segment)

@@ -1,4 +1,4 @@
-"""A trained network in files that other programs read: BioImage.IO, TorchScript and ONNX."""
+"""A trained network in files that other programs read, and other programs' settings read here."""
 
 from incasem.sharing.export import ExportRequest, export_model
 from incasem.sharing.model import About, ModelChoice

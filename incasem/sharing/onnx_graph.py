@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import Tensor, nn
 
-from incasem.errors import ConfigError
-from incasem.networks import Crop, PortableUnet
+from incasem.errors import ConfigError, explain
+from incasem.networks import Crop, PortableResidualUnet, PortableUnet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,8 +33,12 @@ def onnx_model(network: nn.Module, in_channels: int, out_channels: int) -> "Mode
         out_channels: channels of its output.
 
     Raises:
-        ConfigError: the package `onnx` is not installed.
+        ConfigError: the package `onnx` is not installed, or the network is a `ResidualUnet`.
     """
+    if isinstance(network, PortableResidualUnet):
+        raise ConfigError(
+            explain("model.type", "ResidualUnet", "Unet for weights of the format onnx", "Export torchscript")
+        )
     onnx = import_extra("onnx", "the format onnx")
     graph = _Graph(onnx)
     result = graph.unet(network) if isinstance(network, PortableUnet) else graph.chain(network, INPUT)

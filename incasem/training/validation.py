@@ -15,7 +15,7 @@ from incasem.blockwise import Grid
 from incasem.config import DataEntry, TrainingConfig
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import ValidNetwork
-from incasem.prediction import Predictor
+from incasem.prediction import Predictor, tiling_for
 from incasem.tasks.chosen import task_of
 from incasem.tasks.grey_values import normalise
 from incasem.tasks.region_scores import RegionScores
@@ -107,7 +107,15 @@ class Validator:
     def run(self, network: ValidNetwork, iteration: int) -> list[Validation]:
         """Return one result a dataset; every ``validation.snapshot.every``-th run is kept as Zarr."""
         precision = self._config.validation.precision
-        predictor = Predictor(network, device=self._device, precision=precision, task=self._task)
+        # A network that depends on the tile is best judged on tiles as large as those of the training.
+        tiling = tiling_for(network, self._config.validation.output_size_voxels)
+        predictor = Predictor(
+            network,
+            device=self._device,
+            precision=precision,
+            task=self._task,
+            tiling=tiling if network.depends_on_tile else None,
+        )
         every = self._config.validation.snapshot.every
         snapshot = bool(every) and self._runs % every == 0
         self._runs += 1

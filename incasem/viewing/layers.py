@@ -14,6 +14,7 @@ from incasem.geometry import Roi, to_world
 from incasem.viewing import shaders
 from incasem.viewing.datasets import Dataset
 from incasem.viewing.kinds import Kind, classes_in, grey_range, kind_of, probability_range
+from incasem.viewing.precomputed import PrecomputedVolume
 from incasem.viewing.pyramid import Pyramid
 from incasem.viewing.served import ServedVolume
 
@@ -35,7 +36,7 @@ class Layer:
 
     Attributes:
         name: unique in its view.
-        pyramid: the data.
+        pyramid: the data; a precomputed volume is read by the browser itself.
         kind: how it is shown.
         number: its place among the view's overlays; gives the colour.
         selected: labels that are selected from the start, which hides the others.
@@ -43,7 +44,7 @@ class Layer:
     """
 
     name: str
-    pyramid: Pyramid
+    pyramid: Pyramid | PrecomputedVolume
     kind: Kind
     number: int = 0
     selected: tuple[int, ...] = field(default=())
@@ -120,15 +121,17 @@ def _prefix(file: str) -> str:
 
 def shown(layer: Layer) -> ShownLayer:
     """Return a layer as neuroglancer takes it. Of some kinds a small sample is read."""
+    if isinstance(layer.pyramid, PrecomputedVolume):
+        return _precomputed(layer, layer.pyramid)
     if layer.kind == "segmentation":
-        return _segmentation(layer)
+        return _segmentation(layer, layer.pyramid)
     source = ServedVolume(
         layer.pyramid,
         kind="image",
         average=layer.kind != "mask",
         channel_name="c'" if layer.kind == "channels" else "c^",
     )
-    program, controls, opacity = _program(layer)
+    program, controls, opacity = _program(layer, layer.pyramid)
     made = ImageLayer(source=source, shader=program, shader_controls=controls, opacity=opacity)
     if layer.kind == "channels":  # the first one to begin with, rather than the one in the middle
         made.local_dimensions = CoordinateSpace(names=["c'"], units="", scales=[1])
@@ -136,9 +139,36 @@ def shown(layer: Layer) -> ShownLayer:
     return cast(ShownLayer, made)
 
 
-def _program(layer: Layer) -> tuple[str, dict[str, Any], float]:
+def precomputed_layers(volumes: Sequence[PrecomputedVolume], selected: Sequence[int] = ()) -> list[Layer]:
+    """Return the layers of precomputed volumes, named as their folders."""
+    return [
+        Layer(
+            os.path.basename(volume.path.rstrip("/")),
+            volume,
+            "segmentation" if volume.kind == "segmentation" else "image",
+            number,
+            tuple(selected) if volume.kind == "segmentation" else (),
+        )
+        for number, volume in enumerate(volumes)
+    ]
+
+
+def _precomputed(layer: Layer, volume: PrecomputedVolume) -> ShownLayer:
+    source = f"precomputed://{volume.url}"
+    if layer.kind != "segmentation":
+        return cast(ShownLayer, ImageLayer(source=source))
+    return cast(
+        ShownLayer,
+        SegmentationLayer(
+            source=source, segments=list(layer.selected), color_seed=layer.number, selected_alpha=0.4,
+            not_selected_alpha=0,
+        ),
+    )  # fmt: skip
+
+
+def _program(layer: Layer, pyramid: Pyramid) -> tuple[str, dict[str, Any], float]:
     """Return shader, values of its controls, and opacity."""
-    pyramid, color = layer.pyramid, shaders.PALETTE[layer.number % len(shaders.PALETTE)]
+    color = shaders.PALETTE[layer.number % len(shaders.PALETTE)]
     if layer.kind == "mask":
         excluded = "metric" in pyramid.path
         return shaders.mask(_EXCLUDED if excluded else "#000000", inside=False), {}, 0.35 if excluded else 0.6
@@ -153,9 +183,9 @@ def _program(layer: Layer) -> tuple[str, dict[str, Any], float]:
     return shaders.GREY, contrast, 1.0
 
 
-def _segmentation(layer: Layer) -> ShownLayer:
-    source = ServedVolume(layer.pyramid, kind="segmentation", average=False, channel_name="c'")
-    ids = classes_in(layer.pyramid).ids if np.issubdtype(layer.pyramid.dtype, np.integer) else ()
+def _segmentation(layer: Layer, pyramid: Pyramid) -> ShownLayer:
+    source = ServedVolume(pyramid, kind="segmentation", average=False, channel_name="c'")
+    ids = classes_in(pyramid).ids if np.issubdtype(pyramid.dtype, np.integer) else ()
     colors = {i: shaders.PALETTE[(layer.number + k) % len(shaders.PALETTE)] for k, i in enumerate(ids)}
     return cast(
         ShownLayer,

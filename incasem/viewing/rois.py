@@ -19,6 +19,7 @@ from incasem.viewing.datasets import Dataset, find_datasets
 from incasem.viewing.layers import make_layers
 from incasem.viewing.pyramid import Pyramid, open_pyramid
 from incasem.viewing.scene import Scene
+from incasem.volumes import split_path
 
 _ROI_COLOR = "#fa8072"
 _CONTEXT_COLOR = "#90ee90"
@@ -81,7 +82,7 @@ def roi_scene(entries: Sequence[DataEntry], context_voxels: int = 47) -> Scene:
     for entry in entries:
         for name in (entry.raw, *entry.labels):
             if name not in opened:
-                for dataset in find_datasets(os.fspath(entry.file), name):
+                for dataset in find_datasets(*_place(entry, name)):
                     opened[name] = (dataset, open_pyramid(dataset, entry.voxel_size))
     layers = make_layers(list(opened.values()))
     boxes, regions = {}, []
@@ -102,6 +103,14 @@ def roi_scene(entries: Sequence[DataEntry], context_voxels: int = 47) -> Scene:
         overview_nm=grow(overview, margin),
         title=f"regions of {entries[0].file.name}",
     )
+
+
+def _place(entry: DataEntry, dataset: str) -> tuple[str, str]:
+    """Return container and dataset; what lies in another container than the entry's has an absolute path."""
+    if not os.path.isabs(dataset):
+        return os.fspath(entry.file), dataset
+    container, name = split_path(dataset)
+    return os.fspath(container), name
 
 
 def _boxes(entry: DataEntry, roi: Roi, context_voxels: int) -> Any:

@@ -178,3 +178,43 @@ def test_classes_are_called_like_their_label_datasets(write, tmp_path):
         write({f"cell_{i}": ENTRY | {"labels": given} for i, given in enumerate(labels)}), tmp_path
     )
     assert class_names(entries, 4) == ["er", "golgi", "class_3"]
+
+
+def test_images_and_labels_may_lie_in_different_files(write, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = {"voxel_size": [30, 6, 6]}
+    path = write({
+        "hdf5": place | {"raw": "snemi/train.h5/main", "labels": {"snemi/labels.h5/main": 1}, "mask": "~/m.n5/a"},
+        "tiff": place | {"raw": "snemi/train-input.tif", "labels": {"/abs/train-labels.tif": 1}},
+        "both": ENTRY | {"labels": {"volumes/labels/er": 1}, "metric_masks": ["zones.zarr/er", "volumes/zone"]},
+        "elsewhere": ENTRY | {"raw": "other.zarr/raw"},
+    })  # fmt: skip
+    hdf5, tiff, both, elsewhere = load_data_config(path, "/data")
+    assert (hdf5.file, hdf5.raw) == (Path("/data/snemi/train.h5"), "main")
+    assert hdf5.labels == {"/data/snemi/labels.h5/main": 1}
+    assert hdf5.mask == f"{tmp_path}/m.n5/a"
+    # Where a dataset lies is `file / dataset`, wherever that is.
+    assert tiff.file / tiff.raw == tiff.file == Path("/data/snemi/train-input.tif")
+    (labels,) = tiff.labels
+    assert tiff.file / labels == Path("/abs/train-labels.tif")
+    assert tiff.output_file(Path("/out")) == Path("/out/snemi/train-input.tif")
+    assert both.labels == {"volumes/labels/er": 1}, "as published"
+    assert both.metric_masks == ("/data/zones.zarr/er", "volumes/zone")
+    assert elsewhere.file / elsewhere.raw == Path("/data/other.zarr/raw")
+    assert elsewhere.output_file(Path("/out")) == Path("/out/cell_6/cell_6.zarr")
+
+
+def test_an_entry_without_a_file_needs_one_in_raw(write):
+    text = message(write({"a": {"voxel_size": [5, 5, 5], "raw": "volumes/raw"}}))
+    assert "a.file" in text
+    assert "volumes/raw" in text
+
+
+def test_containers_are_known_by_the_suffixes_of_volumes():
+    from incasem.config.data_config import CONTAINER_SUFFIXES
+    from incasem.volumes import hdf5, split_path
+    from incasem.volumes.sections import TIFF_SUFFIXES
+
+    assert set(CONTAINER_SUFFIXES) >= {*hdf5.SUFFIXES, *TIFF_SUFFIXES}
+    for suffix in CONTAINER_SUFFIXES:
+        assert split_path(f"a/b{suffix}/c")[0] == Path(f"a/b{suffix}")

@@ -26,6 +26,31 @@ TRAINING = (
     "training.iterations=2 training.save_every=1 validation.validate_every=2 training.precache.num_workers=0 "
     "torch.device=cpu"
 )
+_PYTC_BASE = """
+SYSTEM: {NUM_GPUS: 0, NUM_CPUS: 0}
+MODEL:
+  INPUT_SIZE: [5, 33, 33]
+  OUTPUT_SIZE: [5, 33, 33]
+  FILTERS: [4, 6, 8]
+  ISOTROPY: [false, false, true]
+  NORM_MODE: gn
+  TARGET_OPT: ["2"]
+  LABEL_EROSION: 1
+  LOSS_OPTION: [["WeightedBCEWithLogitsLoss", "DiceLoss"]]
+  LOSS_WEIGHT: [[1.0, 0.5]]
+  WEIGHT_OPT: [["1", "0"]]
+DATASET:
+  IMAGE_NAME: train-input.tif
+  LABEL_NAME: train-labels.tif
+  INPUT_PATH: datasets/SNEMI3D/
+SOLVER: {ITERATION_TOTAL: 3, ITERATION_SAVE: 3, SAMPLES_PER_BATCH: 1}
+INFERENCE: {IMAGE_NAME: test-input.tif, STRIDE: [4, 16, 16]}
+"""
+_PYTC_FILE = """
+MODEL: {ARCHITECTURE: unet_3d, BLOCK_TYPE: residual_se}
+DATASET: {OUTPUT_PATH: outputs/SNEMI_UNet}
+INFERENCE: {OUTPUT_PATH: outputs/SNEMI_UNet/test}
+"""
 # What a viewer prints is waited for, then it is ended: nobody sits before it.
 _LOOK = """
 _look() {
@@ -48,6 +73,9 @@ set -euo pipefail
 _typed() {{
   case "$1 $2" in
     "incasem view"|"incasem view-rois"|"incasem compare-predictions") _look command "$@"; return;;
+  esac
+  case "$*" in
+    *snemi/config_*) command "$@"; return;;
   esac
   case "$* " in
     *" with "*) case "$1 $2 $3" in
@@ -112,8 +140,24 @@ def trained(home: Path, phantom: Phantom) -> Shell:
     return shell
 
 
+def connectomics(home: Path, phantom: Phantom) -> Shell:
+    """A clone of PyTorch Connectomics as far as its settings and volumes go, all of them small."""
+    shell = make_home(home)
+    root = home / "pytorch_connectomics"
+    configs, data = root / "configs/SNEMI", root / "datasets/SNEMI3D"
+    configs.mkdir(parents=True)
+    data.mkdir(parents=True)
+    (configs / "SNEMI-Base.yaml").write_text(_PYTC_BASE)
+    (configs / "SNEMI-Affinity-UNet.yaml").write_text(_PYTC_FILE)
+    part = np.s_[:24, :80, :80]
+    for name in ("train", "test"):
+        tifffile.imwrite(data / f"{name}-input.tif", phantom.raw_ZYX[part])
+    tifffile.imwrite(data / "train-labels.tif", (phantom.labels["er"][part] + 1).astype(np.uint16))
+    return shell
+
+
 SESSIONS: dict[str, Callable[[Path, Phantom], Shell]] = {
-    session.__name__: session for session in (empty, stacks, guide, cell, trained)
+    session.__name__: session for session in (empty, stacks, guide, cell, trained, connectomics)
 }
 
 

@@ -19,6 +19,7 @@ NOT_RUN = {
     "README.md": 2,
     "docs/how-to/download.md": 1,
     "docs/how-to/install.md": 2,
+    "docs/how-to/neurons-from-pytc.md": 1,
     "docs/how-to/prepare.md": 1,
     "docs/how-to/score.md": 1,
     "docs/how-to/segment.md": 2,

@@ -12,12 +12,20 @@ SHAPE = (48, 48, 112)
 OFFSETS = [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [0, 0, -6]]
 SETTINGS = (
     "task.type=affinities task.offsets='[[-1,0,0],[0,-1,0],[0,0,-1],[0,0,-6]]' task.border_erosion=1 "
-    "loss.dice_weight=0.5 model.num_fmaps=4 model.num_fmaps_out=4 model.downsample_factors='[[2,2,2]]' "
-    "training.input_size_voxels=[44,44,44] training.output_size_voxels=[26,26,26] "
+    "loss.dice_weight=0.5 model.num_fmaps_out=4 "
     "training.precache.num_workers=1 training.iterations=60 training.save_every=60 "
     "validation.validate_every=60 training.snapshot.every=60 training.augmentation.elastic=none "
-    "training.optimizer.lr=0.003 torch.device=cpu training.precision=fp32 validation.precision=fp32 seed=3"
+    "torch.device=cpu training.precision=fp32 validation.precision=fp32 seed=3"
 )
+NETWORKS = {
+    "Unet": "training.optimizer.lr=0.003 model.num_fmaps=4 model.downsample_factors='[[2,2,2]]' "
+    "training.input_size_voxels=[44,44,44] training.output_size_voxels=[26,26,26]",
+    "ResidualUnet": "training.optimizer.lr=0.01 model.type=ResidualUnet model.filters=[4,8] "
+    "model.downsample_factors='[[1,2,2]]' "
+    "model.kernel_sizes='[[1,3,3],[3,3,3]]' model.io_kernel_size=[1,3,3] model.norm=group "
+    "model.activation=elu training.input_size_voxels=[32,44,44] training.output_size_voxels=[26,18,18] "
+    "validation.input_size_voxels=[32,44,44] validation.output_size_voxels=[26,18,18]",
+}
 
 
 @pytest.fixture
@@ -44,11 +52,12 @@ def neurons(shell):
     return shell
 
 
-def test_neurons_are_trained_predicted_and_scored(neurons):
+@pytest.mark.parametrize("network", NETWORKS)
+def test_neurons_are_trained_predicted_and_scored(neurons, network):
     data, runs = neurons.home / "incasem/data", neurons.home / "runs"
     places = f"directories.data={data} directories.runs={runs} data.voxel_size=[8,8,8]"
     training = (
-        f"--name neurons with {SETTINGS} {places} training.data={data}/train.json "
+        f"--name neurons with {SETTINGS} {NETWORKS[network]} {places} training.data={data}/train.json "
         f"validation.data={data}/validate.json"
     )
     checked = neurons.must(f"incasem check train {training}")
@@ -59,6 +68,8 @@ def test_neurons_are_trained_predicted_and_scored(neurons):
         f"--run_id 1 --name boxes with {places} prediction.data={data}/validate.json "
         "prediction.precision=fp32 prediction.torch.device=cpu prediction.log_metrics=True"
     )
+    if network == "ResidualUnet":
+        prediction += " prediction.input_size_voxels=[32,44,44] prediction.output_size_voxels=[26,18,18]"
     assert "affinities" in neurons.must(f"incasem check predict {prediction}")
     output = neurons.must(f"incasem predict {prediction}")
     scored = next(line for line in output.splitlines() if line.startswith("validate, class 1"))
@@ -70,3 +81,10 @@ def test_neurons_are_trained_predicted_and_scored(neurons):
     page = report.read_text()
     assert "class 1 is the boundary" in page
     assert "incasem export" not in page, "which writes volumes of three axes"
+    assert "incasem segment" in page
+    group = "volumes/predictions/train_0001/predict_0001"
+    neurons.must(f"incasem segment -f {data}/block.zarr -d {group}/affinities -t 0.5")
+    (segmentation,) = (data / "block.zarr" / group / "segmentation").glob("mean*")
+    objects = open_volume(segmentation)
+    assert objects.shape == (48, 48, 40)
+    assert np.unique(objects.read_voxels(objects.roi_voxels)).size > 50, "of 180 boxes"

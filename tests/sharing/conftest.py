@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from incasem.networks import Unet, initialise, save_checkpoint
+from incasem.networks import build_network, initialise, save_checkpoint
 
 MODEL = {"type": "Unet", "num_fmaps": 2, "downsample_factors": [[2, 2, 2]]}
 
@@ -11,8 +11,7 @@ MODEL = {"type": "Unet", "num_fmaps": 2, "downsample_factors": [[2, 2, 2]]}
 def make_checkpoint(path, *, model=MODEL, sidecar=None, change=None):
     """Write a checkpoint with random weights; return its network."""
     torch.manual_seed(0)
-    settings = {key: value for key, value in model.items() if key != "type"}
-    network = Unet(**settings)
+    network = build_network(model)
     initialise(network)
     if change is not None:
         change(network)

@@ -12,7 +12,15 @@ import yaml
 
 from incasem.cli import main
 from incasem.errors import CheckpointError, ConfigError, DataError, TrackingError
-from incasem.networks import Unet, initialise, plain_state, standardise
+from incasem.networks import (
+    Unet,
+    build_network,
+    initialise,
+    load_checkpoint,
+    load_into,
+    plain_state,
+    standardise,
+)
 from incasem.sharing import About, ModelChoice
 from incasem.sharing.model import find_model
 from incasem.sharing.weights import run_weights
@@ -232,3 +240,30 @@ def test_a_network_without_classes_is_refused(tmp_path):
     choice = ModelChoice(None, tmp_path / "model_checkpoint_1", tmp_path)
     with pytest.raises(CheckpointError, match=r"was trained for is affinities; allowed: semantic"):
         find_model(choice, About())
+
+
+RESIDUAL = {
+    "type": "ResidualUnet", "filters": [2, 4], "downsample_factors": [[1, 2, 2]],
+    "kernel_sizes": [[1, 3, 3], [3, 3, 3]], "norm": "channel",
+}  # fmt: skip
+
+
+def test_a_residual_network_as_torchscript(tmp_path):
+    make_checkpoint(tmp_path / "residual", model=RESIDUAL)
+    out = tmp_path / "shared"
+    assert export("--checkpoint", tmp_path / "residual", "-o", out, "--format", "torchscript") == 0
+    script = run_weights(out / "model.pt", "torchscript")
+    network = build_network(RESIDUAL)
+    load_into(network, load_checkpoint(tmp_path / "residual"))
+    raw = torch.rand(1, 1, *network.input_shape_for((5, 12, 9))) * 2 - 1
+    with torch.no_grad():
+        expected = network(raw).numpy()
+    np.testing.assert_allclose(script(raw.numpy()), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_residual_network_is_no_onnx(tmp_path, capsys):
+    make_checkpoint(tmp_path / "residual", model=RESIDUAL)
+    out = tmp_path / "shared"
+    assert export("--checkpoint", tmp_path / "residual", "-o", out, "--format", "onnx") != 0
+    assert "model.type is ResidualUnet" in capsys.readouterr().err
+    assert not out.exists()

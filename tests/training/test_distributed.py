@@ -122,3 +122,16 @@ def test_a_loss_that_is_not_finite_in_any_process_is_told_by_the_first(project):
     assert done.returncode != 0
     assert "the loss is nan for the sample 2 (of 'train', output at voxel" in done.stderr
     assert "; 3 (of 'train'" in done.stderr
+
+
+def test_the_older_launcher_of_torch_starts_them_too(project):
+    """That of published commands; it passes `--local-rank` before everything else."""
+    launcher = [sys.executable, "-m", "torch.distributed.launch", "--standalone", "--nproc_per_node=2"]
+    settings = request(project, "training.iterations=1", runs="launched").overrides
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, "-m", "incasem", "train", "--name", "several", "with", *settings],
+        capture_output=True, text=True, timeout=200, env=environment, cwd=project,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "run 1 is done" in done.stdout

@@ -62,6 +62,17 @@ def test_a_region_outside_the_raw_data(config, cell):
         roi_scene(entries)
 
 
+def test_images_and_labels_of_different_files(config, cell, tmp_path):
+    labels = f"{cell}/volumes/labels/mito"
+    region = {"raw": f"{cell}/volumes/raw", "voxel_size": [5, 5, 5], "labels": {labels: 1}}
+    elsewhere = write(tmp_path / "other.zarr/ids", np.ones((8, 8, 8), np.uint32))
+    entries = load_rois(
+        [config("a.json", one=region, two=region | {"labels": {elsewhere.path: 1}})], tmp_path
+    )
+    names = [layer.name for layer in roi_scene(entries).layers]
+    assert [name.rpartition("/")[2] for name in names] == ["raw", "mito", "ids"]
+
+
 def test_several_cells_need_a_choice(config, cell, tmp_path):
     both = config("a.json", one=A, other={**A, "file": "other.zarr"})
     with pytest.raises(ConfigError, match=r"--only_cell is not set; allowed: one of cell\.zarr, other\.zarr"):
