@@ -117,6 +117,24 @@ class ShiftedSections(Section):
     """Whether all later sections move along."""
 
 
+class Misalignment(Section):
+    """From one section on, raw data and labels of all of them lie off, shifted or turned; or one alone does.
+
+    As in PyTorch Connectomics, which takes 16 voxels and a probability of 0.5.
+    """
+
+    probability: Fraction = 0.0
+    """Of each sample."""
+    axis: Axis = 0
+    """Across the sections."""
+    max_voxels: Positive = 16
+    """Largest displacement along each axis of the section; of the corners, where it is turned."""
+    rotations: Fraction = 0.5
+    """Share of misalignments that turn sections about their middle; the others shift them."""
+    slips: Fraction = 0.5
+    """Share of misalignments of one section alone; the others move all sections after it as well."""
+
+
 class Gamma(Section):
     """Grey values to the power of an exponent."""
 
@@ -156,6 +174,17 @@ class Blur(Section):
     """Voxels."""
     axes: Annotated[tuple[int, ...], BeforeValidator(_axes(least=1))] = (1, 2)
     """Blurred along these: by default within the sections."""
+
+
+class MotionBlur(Section):
+    """Sections smeared along one of their two axes, as where the specimen moved while it was scanned."""
+
+    probability: Fraction = 0.0
+    """Of each section."""
+    axis: Axis = 0
+    """Across the sections."""
+    reach: Counts = (1, 5)
+    """Voxels on either side that flow into one; PyTorch Connectomics takes 5 (a window of 11)."""
 
 
 class Noise(Section):
@@ -221,10 +250,12 @@ class Augmentation(Section):
     rotation: Rotation = Rotation()
     scaling: Scaling = Scaling()
     shifted_sections: ShiftedSections = ShiftedSections()
+    misalignment: Misalignment = Misalignment()
     gamma: Gamma = Gamma()
     contrast: Contrast = Contrast()
     low_contrast_sections: LowContrastSections = LowContrastSections()
     blur: Blur = Blur()
+    motion_blur: MotionBlur = MotionBlur()
     noise: Noise = Noise()
     shot_noise: ShotNoise = ShotNoise()
     missing_sections: MissingSections = MissingSections()

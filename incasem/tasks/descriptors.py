@@ -62,8 +62,8 @@ def local_shape_descriptors(
     """Return the descriptors of a box, float32 (10, Z, Y, X) in [0, 1]; see the module's description.
 
     Beyond the labels nothing is known of the objects: descriptors are those of the whole volume only
-    `context_voxels` away from their border. Memory besides the result: some 20 bytes a voxel of the largest
-    object's bounding box (fewer with ``downsample``), and 4 a voxel of labels.
+    `context_voxels` away from their border. Memory besides the result: some 6 bytes a voxel of labels, and 4
+    a cell of the largest object's bounding box.
 
     Args:
         labels_ZYX: object ids of any integer type, at least 0; 0 is background.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from incasem.tasks.grey_values import full_scale
 from incasem.training import intensity, occlusion, resampling_torch, section_defects
 from incasem.training._gunpowder import gp
 from incasem.training.deformation import Deformation, draw_deformation
-from incasem.training.resampling import nearest_voxels, resample_linear, scale_and_clip
+from incasem.training.resampling import PositionField, nearest_voxels, resample_linear, scale_and_clip
 
 # Numbers of the nodes' generators: 0 location, 1 geometry, 2 intensity, then the optional kinds.
 FIRST_OPTIONAL_NODE = 3
@@ -25,7 +26,7 @@ def node_generator(request: "gp.BatchRequest", node: int) -> np.random.Generator
 
 
 class ResampleAugment(gp.BatchFilter):
-    """Flips, transposes, elastic deformation, rotation, scaling, shifted sections in one pass.
+    """Flips, transposes, elastic deformation, rotation, scaling, shifted and misaligned sections in one pass.
 
     See `deformation`.
 
@@ -81,26 +82,39 @@ class ResampleAugment(gp.BatchFilter):
         arrays = {key: array for key, array in batch.arrays.items() if array.spec.roi is not None}
         sampled = [array.spec.roi for key, array in arrays.items() if key != self._block]
         frame = Coordinate(min(roi.begin[axis] for roi in sampled) for axis in range(3))
-        field = deformation.shifted(frame - self._total.begin)
+        origin = frame - self._total.begin
         nearest: dict[
             tuple[Coordinate, Coordinate], NDArray[np.intp]
         ] = {}  # labels and masks share their place
         for key, array in arrays.items():
             source, wanted = array.spec.roi, request[key].roi
-            place = (source.begin - frame, wanted.begin - self._total.begin, wanted.shape)
+            pieces = list(deformation.pieces(wanted - self._total.begin, origin))
             if key == self._block:
                 array.data = np.broadcast_to(array.data.flat[0], tuple(wanted.shape))
             elif self.spec[key].interpolatable:
                 factor = 1 / full_scale(array.data.dtype)
-                array.data = self._linear(array.data, field, *place)
+                array.data = _in_pieces(pieces, partial(self._linear, array.data), source.begin - frame)
                 scale_and_clip(array.data, factor, 0.0, 0.0, 1.0)
             else:
                 at = (wanted.begin, wanted.shape)
                 if at not in nearest:
-                    nearest[at] = self._nearest(source.shape, field, *place)
+                    sample = partial(self._nearest, source.shape)
+                    nearest[at] = _in_pieces(pieces, sample, source.begin - frame)
                 array.data = array.data.take(nearest[at])
             array.spec.roi = wanted
             array.spec.dtype = array.data.dtype
+
+
+def _in_pieces(
+    pieces: Sequence[tuple[Roi, PositionField]], sample: Callable[..., NDArray[Any]], origin: Coordinate
+) -> NDArray[Any]:
+    """Return what ``sample(field, origin, begin, shape)`` gives for the pieces of a region, put together."""
+    sampled = [sample(field, origin, part.begin, part.shape) for part, field in pieces]
+    if len(sampled) == 1:
+        return sampled[0]
+    first, second = pieces[0][0], pieces[1][0]
+    axis = next(axis for axis in range(3) if first.begin[axis] != second.begin[axis])
+    return np.concatenate(sampled, axis)
 
 
 class IntensityAugment(gp.BatchFilter):
@@ -146,22 +160,24 @@ def optional_nodes(raw: "gp.ArrayKey", settings: Augmentation) -> list[RawAugmen
     """
     s = settings
     noisy = s.noise.probability + s.shot_noise.probability
-    kinds: list[tuple[float, Callable[..., None]]] = [
-        (s.gamma.probability, partial(intensity.bend, settings=s.gamma)),
-        (s.contrast.probability, partial(intensity.stretch, settings=s.contrast)),
+    # Numbered by kind, not by place: what one draws does not depend on which others are on, or came to be.
+    kinds: list[tuple[int, float, Callable[..., None]]] = [
+        (0, s.gamma.probability, partial(intensity.bend, settings=s.gamma)),
+        (1, s.contrast.probability, partial(intensity.stretch, settings=s.contrast)),
         (
+            2,
             s.low_contrast_sections.probability,
             partial(section_defects.fade, settings=s.low_contrast_sections),
         ),
-        (s.blur.probability, partial(intensity.blur, settings=s.blur)),
-        (noisy, partial(intensity.add_noise, gaussian=s.noise, shot=s.shot_noise)),
-        (s.missing_sections.probability, partial(section_defects.lose, settings=s.missing_sections)),
-        (s.cutout.probability, partial(occlusion.cut_out, settings=s.cutout)),
+        (3, s.blur.probability, partial(intensity.blur, settings=s.blur)),
+        (7, s.motion_blur.probability, partial(section_defects.smear, settings=s.motion_blur)),
+        (4, noisy, partial(intensity.add_noise, gaussian=s.noise, shot=s.shot_noise)),
+        (5, s.missing_sections.probability, partial(section_defects.lose, settings=s.missing_sections)),
+        (6, s.cutout.probability, partial(occlusion.cut_out, settings=s.cutout)),
     ]
-    # Numbered by kind, not by place: what one draws does not depend on which others are on.
     return [
         RawAugment(raw, change, FIRST_OPTIONAL_NODE + number)
-        for number, (probability, change) in enumerate(kinds)
+        for number, probability, change in kinds
         if probability > 0
     ]
 

@@ -2,17 +2,19 @@
 
 The published order is kept: flips and transposes, then the elastic step in the frame that they make, then
 flips and transposes again. Optional rotation and scaling (`linear`) join the elastic step; optional
-shifted sections are planes of the output. All of it becomes one `PositionField`, so that each voxel is
-interpolated once; flips and transposes cost nothing, and patches of unequal sides need no care.
+shifted and misaligned sections are planes of the output. All of it becomes one `PositionField` (sections that
+are turned against the others have one of their own), so that each voxel is interpolated once; flips and
+transposes cost nothing, and patches of unequal sides need no care.
 
 Frames, from the network back to the volume: *output* (what the network gets) ← second flips → *elastic* ←
 deformation → *straight* ← first flips → *source* (voxels of the volume, up to an offset).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from itertools import pairwise
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +23,13 @@ from scipy import ndimage
 from incasem.config.augmentation import Augmentation, Elastic
 from incasem.geometry import Coordinate, Roi
 from incasem.training import section_defects
-from incasem.training.linear import about_z, draw_linear
+from incasem.training.linear import about, about_z, draw_linear
+from incasem.training.misalignment import draw_misalignment
 from incasem.training.resampling import PositionField
 
 # Jitter is normal and thus unbounded; beyond this many sigma (1 in 16,000 draws) it is cut.
 MAX_SIGMAS = 4.0
+_FROM_ZERO = Coordinate(0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,15 @@ class Orientation:
         return Roi(begin, [roi.shape[axis] for axis in self.axes])
 
 
+class Turned(NamedTuple):
+    """Sections ``begin`` … ``end`` - 1 across ``axis`` of the output; they have their own displacement."""
+
+    axis: int
+    begin: int
+    end: int
+    displacement: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Deformation:
     """One draw of the geometry for an output box of ``shape`` voxels that begins at 0."""
@@ -69,11 +82,41 @@ class Deformation:
     shape: Coordinate
     orientation: Orientation
     field: PositionField
+    turned: Turned | None = None
+
+    def pieces(self, roi: Roi, origin: Coordinate = _FROM_ZERO) -> Iterator[tuple[Roi, PositionField]]:
+        """Yield the pieces of a region of the output box, slabs in order, each with its own smooth field.
+
+        Args:
+            roi: the region.
+            origin: source voxel from which positions are counted.
+        """
+        from_z, from_y, from_x = self.field.tables
+        field = self.field._replace(tables=(from_z - np.asarray(origin, np.float32)[:, None], from_y, from_x))
+        if self.turned is None:
+            yield roi, field
+            return
+        axis, first, last, displacement = self.turned
+        ends = (roi.begin[axis], roi.end[axis])
+        cuts = sorted({*ends, *(min(max(cut, ends[0]), ends[1]) for cut in (first, last))})
+        for begin, end in pairwise(cuts):
+            part = Roi(
+                [begin if a == axis else b for a, b in enumerate(roi.begin)],
+                [end - begin if a == axis else size for a, size in enumerate(roi.shape)],
+            )
+            inside = first <= begin < last
+            yield part, field._replace(displacement=displacement) if inside else field
 
     def source_roi(self, roi: Roi) -> Roi:
         """Return the source voxels needed for the region ``roi`` of the output box, with a voxel to spare."""
-        step = self.field.step
-        size_z, size_y = self.field.displacement.shape[1:3]
+        needed = [self._source_of(part, field) for part, field in self.pieces(roi)]
+        begin = [min(values) for values in zip(*(part.begin for part in needed), strict=True)]
+        end = [max(values) for values in zip(*(part.end for part in needed), strict=True)]
+        return Roi(begin, [e - b for b, e in zip(begin, end, strict=True)])
+
+    def _source_of(self, roi: Roi, field: PositionField) -> Roi:
+        step = field.step
+        size_z, size_y = field.displacement.shape[1:3]
         z, y, x = zip(roi.begin, roi.end, strict=True)
         places = [
             np.arange(z[0] // step, min((z[1] - 1) // step + 1, size_z - 1) + 1) * step,
@@ -82,9 +125,9 @@ class Deformation:
             np.unique([x[0], *range(-(-x[0] // step) * step, x[1], step), x[1] - 1]),
         ]
         nodes = np.ix_(places[0] // step, places[1] // step, places[2])
-        positions = np.stack([component[nodes] for component in self.field.displacement], dtype=np.float64)
+        positions = np.stack([component[nodes] for component in field.displacement], dtype=np.float64)
         low, high = np.zeros(3), np.zeros(3)
-        for axis, (table, begin, end) in enumerate(zip(self.field.tables, roi.begin, roi.end, strict=True)):
+        for axis, (table, begin, end) in enumerate(zip(field.tables, roi.begin, roi.end, strict=True)):
             # A table is a straight line plus jumps: the line goes to the nodes, the jumps widen the bounds.
             line, slope = _line(self.orientation, self.shape, axis)
             jumps = table[:, begin:end] - (line[:, None] + np.outer(slope, np.arange(begin, end)))
@@ -97,11 +140,6 @@ class Deformation:
         first = [int(np.floor(value)) - 1 for value in low]
         last = [int(np.floor(value)) + 2 for value in high]
         return Roi(first, [e - b + 1 for b, e in zip(first, last, strict=True)])
-
-    def shifted(self, origin: Coordinate) -> PositionField:
-        """Return the field with positions counted from the source voxel ``origin``."""
-        from_z, from_y, from_x = self.field.tables
-        return self.field._replace(tables=(from_z - np.asarray(origin, np.float32)[:, None], from_y, from_x))
 
 
 def draw_deformation(
@@ -137,7 +175,8 @@ def draw_deformation(
         tables[second.axes[0]] += _to_source(sections, first)
         elastic, angle = _elastic(shape, second, settings.elastic, rng)
         displacement = _to_source(elastic, first)
-    optional = draw_linear(settings, [voxel_size[first.axes.index(axis)] for axis in range(3)], rng)
+    straight_size = [voxel_size[first.axes.index(axis)] for axis in range(3)]
+    optional = draw_linear(settings, straight_size, rng)
     linear = optional @ about_z(angle)
     if (optional != np.eye(3)).any():
         displacement += _to_source(_moved(shape, second, step, linear - about_z(angle)), first)
@@ -145,8 +184,16 @@ def draw_deformation(
         in_plane = section_defects.shifts(shape, settings.shifted_sections, rng)
         moved = (linear @ _to_source(in_plane, second)).astype(np.float32)
         tables[settings.shifted_sections.axis] += _to_source(moved, first)
+    turned, across = None, settings.misalignment.axis
+    if settings.misalignment.probability and (off := draw_misalignment(shape, settings.misalignment, rng)):
+        moved = (linear @ _to_source(off.shift[:, None], second)).astype(np.float32)
+        tables[across][:, off.begin : off.end] += _to_source(moved, first)
+        if off.angle:
+            turn = linear @ (about(second.axes.index(across), off.angle, straight_size) - np.eye(3))
+            own = displacement + _to_source(_moved(shape, second, step, turn), first)
+            turned = Turned(across, off.begin, off.end, _along_x(own, shape[2], step))
     field = PositionField((tables[0], tables[1], tables[2]), _along_x(displacement, shape[2], step), step)
-    return Deformation(shape, orientation, field)
+    return Deformation(shape, orientation, field, turned)
 
 
 def _along_x(displacement: NDArray[np.float32], size: int, step: int) -> NDArray[np.float32]:

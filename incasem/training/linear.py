@@ -33,8 +33,17 @@ def draw_linear(
 
 def about_z(radians: float) -> NDArray[np.float64]:
     """Return the matrix of a rotation about z."""
-    cosine, sine = np.cos(radians), np.sin(radians)
-    return np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]])
+    return about(0, radians)
+
+
+def about(axis: int, radians: float, voxel_size: Sequence[float] = (1.0, 1.0, 1.0)) -> NDArray[np.float64]:
+    """Return the matrix of a rotation about an axis, rigid in the unit of ``voxel_size``."""
+    first, second = (other for other in range(3) if other != axis)
+    matrix, size = np.eye(3), np.asarray(voxel_size, np.float64)
+    matrix[first, first] = matrix[second, second] = np.cos(radians)
+    matrix[first, second], matrix[second, first] = np.sin(radians), -np.sin(radians)
+    turned: NDArray[np.float64] = matrix * size / size[:, None]
+    return turned
 
 
 def _rotation(settings: Rotation, rng: np.random.Generator) -> NDArray[np.float64]:

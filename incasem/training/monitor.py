@@ -20,7 +20,7 @@ _EVERY_LEVEL = 3
 
 #: The settings that TensorBoard compares trainings by: the same for all, since it shows those of the first.
 COMPARED_SETTINGS = (
-    "training.iterations", "training.batch_size", "training.accumulate", "training.precision",
+    "task.type", "training.iterations", "training.batch_size", "training.accumulate", "training.precision",
     "training.optimizer.type", "training.optimizer.lr", "training.optimizer.weight_decay",
     "training.optimizer.schedule",
     "training.gradient_clip", "training.ema_decay", "training.swa_start",

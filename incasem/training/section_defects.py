@@ -1,4 +1,4 @@
-"""Defects of whole sections: shifted, faint, missing.
+"""Defects of whole sections: shifted, faint, smeared, missing.
 
 Sections are planes of the sample as the network sees it, across an axis that the settings name: in
 prediction, too, the network meets the volume's sections along its own z, whatever was transposed in training.
@@ -7,8 +7,9 @@ Each section has its defect with a probability of its own.
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from incasem.config.augmentation import LowContrastSections, MissingSections, ShiftedSections
+from incasem.config.augmentation import LowContrastSections, MissingSections, MotionBlur, ShiftedSections
 from incasem.geometry import Coordinate
 
 
@@ -40,6 +41,18 @@ def fade(raw_ZYX: NDArray[np.float32], settings: LowContrastSections, rng: np.ra
         section *= factors[index]
         section += mean
         np.clip(section, 0, 1, out=section)
+
+
+def smear(raw_ZYX: NDArray[np.float32], settings: MotionBlur, rng: np.random.Generator) -> None:
+    """Blur some sections along one of their axes, evenly, in place; beyond the border they are reflected."""
+    sections = np.moveaxis(raw_ZYX, settings.axis, 0)
+    hit = rng.random(len(sections)) < settings.probability
+    reach = rng.integers(*settings.reach, len(sections), endpoint=True)
+    along = rng.integers(0, 2, len(sections))
+    for index in np.flatnonzero(hit):
+        section, size = sections[index], 2 * int(reach[index]) + 1
+        smeared = ndimage.uniform_filter1d(section, size, int(along[index]), mode="mirror")
+        np.clip(smeared, 0, 1, out=section)  # rounding
 
 
 def lose(raw_ZYX: NDArray[np.float32], settings: MissingSections, rng: np.random.Generator) -> None:

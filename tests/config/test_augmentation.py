@@ -7,7 +7,7 @@ from incasem.errors import ConfigError
 
 OPTIONAL = (
     "rotation", "scaling", "shifted_sections", "gamma", "contrast", "low_contrast_sections", "blur", "noise",
-    "shot_noise", "missing_sections", "cutout",
+    "shot_noise", "missing_sections", "cutout", "misalignment", "motion_blur",
 )  # fmt: skip
 
 
@@ -18,7 +18,7 @@ def test_every_optional_kind_is_off_until_its_probability_is_set():
     config = load_training_config(
         None, [f"training.augmentation.{kind}.probability=0.5" for kind in OPTIONAL]
     )
-    assert [getattr(config.training.augmentation, kind).probability for kind in OPTIONAL] == [0.5] * 11
+    assert [getattr(config.training.augmentation, kind).probability for kind in OPTIONAL] == [0.5] * 13
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,8 @@ def test_every_optional_kind_is_off_until_its_probability_is_set():
         ("missing_sections.fill=white", "'black', 'mean' or 'repeat'"),
         ("blur.axes=[]", "at least one"),
         ("gamma.probability=1.1", "of at most 1"),
+        ("misalignment.max_voxels=0", "a whole number of at least 1"),
+        ("motion_blur.reach=[0,5]", "two whole numbers of at least 1"),
     ],
 )
 def test_a_value_that_does_not_fit_says_what_does(setting, allowed):

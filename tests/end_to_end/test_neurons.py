@@ -13,14 +13,15 @@ OFFSETS = [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [0, 0, -6]]
 SETTINGS = (
     "task.type=affinities task.offsets='[[-1,0,0],[0,-1,0],[0,0,-1],[0,0,-6]]' task.border_erosion=1 "
     "loss.dice_weight=0.5 model.num_fmaps_out=4 "
-    "training.precache.num_workers=1 training.iterations=40 training.save_every=40 "
-    "validation.validate_every=40 training.snapshot.every=40 training.augmentation.elastic=none "
-    "training.optimizer.lr=0.01 torch.device=cpu training.precision=fp32 validation.precision=fp32 seed=3"
+    "training.precache.num_workers=1 training.iterations=60 training.save_every=60 "
+    "validation.validate_every=60 training.snapshot.every=60 training.augmentation.elastic=none "
+    "torch.device=cpu training.precision=fp32 validation.precision=fp32 seed=3"
 )
 NETWORKS = {
-    "Unet": "model.num_fmaps=4 model.downsample_factors='[[2,2,2]]' "
+    "Unet": "training.optimizer.lr=0.003 model.num_fmaps=4 model.downsample_factors='[[2,2,2]]' "
     "training.input_size_voxels=[44,44,44] training.output_size_voxels=[26,26,26]",
-    "ResidualUnet": "model.type=ResidualUnet model.filters=[4,8] model.downsample_factors='[[1,2,2]]' "
+    "ResidualUnet": "training.optimizer.lr=0.01 model.type=ResidualUnet model.filters=[4,8] "
+    "model.downsample_factors='[[1,2,2]]' "
     "model.kernel_sizes='[[1,3,3],[3,3,3]]' model.io_kernel_size=[1,3,3] model.norm=group "
     "model.activation=elu training.input_size_voxels=[32,44,44] training.output_size_voxels=[26,18,18] "
     "validation.input_size_voxels=[32,44,44] validation.output_size_voxels=[26,18,18]",

@@ -14,7 +14,7 @@ from incasem.config import DataEntry, load_prediction_config
 from incasem.errors import CheckpointError, ConfigError, DataError
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import save_checkpoint
-from incasem.prediction import output_group, predict_entries
+from incasem.prediction import AlignedTiling, Predictor, output_group, predict_entries
 from incasem.prediction.outputs import OutputSet
 from incasem.prediction.worker import PredictionWorker
 from incasem.tasks.affinities import Affinities
@@ -199,3 +199,24 @@ def test_other_offsets_are_another_prediction(cell, predict):
     predict(cell, "prediction.output_dtype=float32")
     with pytest.raises(DataError, match="float32"):
         predict(cell)
+
+
+def test_views_are_averaged_edge_by_edge_whatever_the_blocks(
+    cell, predict, edges_network, grey_values, memory_raw
+):
+    result = predict(cell, "prediction.tta=8", "prediction.block_size_voxels=[60,57,64]")
+    assert result.report.blocks_done == 2
+    network = Predictor(
+        edges_network, "cpu", "fp32", tta=8, task=TASK, tiling=AlignedTiling(edges_network, (64, 32, 80))
+    )
+    mean = network.probabilities(memory_raw(grey_values, BEGIN), ROI)
+    np.testing.assert_allclose(read(result.main), mean * 255, rtol=0, atol=0.5 + 1e-3)
+
+
+def test_views_that_edges_do_not_have_are_refused_before_anything_is_written(cell, predict):
+    with pytest.raises(ConfigError, match=r"prediction\.tta is 16; .* lacks \[0, -5, 0\]"):
+        predict(cell, "prediction.tta=16")
+    published = ("tiling=published", "input_size_voxels=[36,52,52]", "output_size_voxels=[10,10,10]")
+    with pytest.raises(ConfigError, match=r"prediction\.tta is 8 or 16 with prediction\.tiling=published"):
+        predict(cell, "prediction.tta=8", *(f"prediction.{setting}" for setting in published))
+    assert not (cell / "volumes/predictions").exists()

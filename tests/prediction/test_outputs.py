@@ -71,7 +71,7 @@ def test_a_torn_set_is_completed_only_before_the_work_began(outputs):
 
 
 def test_two_classes_take_two_bytes_and_as_published_twelve_less_three():
-    place = (Path("cell.zarr"), Roi((0, 0, 0), (2, 2, 2)), (5, 5, 5), 2)
+    place = (Path("cell.zarr"), Roi((0, 0, 0), (2, 2, 2)), (5, 5, 5), Semantic(2))
     assert OutputSet(*place, "uint8").bytes_per_voxel == 2
     assert OutputSet(*place, "float32").bytes_per_voxel == 9
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incasem.errors import ConfigError, DataError
-from incasem.geometry import Roi
+from incasem.geometry import Coordinate, Roi
 from incasem.networks import Unet
 from incasem.prediction import AlignedTiling, PublishedTiling
 
@@ -30,9 +30,11 @@ def counts(roi, tiles):
 @given(
     roi=rois(), tile_shape=st.none() | st.tuples(*[st.integers(1, 40)] * 3),
     network=st.sampled_from([PUBLISHED, ANISOTROPIC]),
+    margin=st.just((0, 0)) | st.tuples(st.integers(0, 20), st.integers(0, 20)),
 )  # fmt: skip
-def test_aligned_tiles_give_each_voxel_once_from_the_stride_grid(roi, tile_shape, network):
-    tiles = AlignedTiling(network, tile_shape).tiles(roi)
+def test_aligned_tiles_give_each_voxel_once_from_the_stride_grid(roi, tile_shape, network, margin):
+    before, after = (Coordinate((voxels,) * 3) for voxels in margin)
+    tiles = AlignedTiling(network, tile_shape).with_margin((before, after)).tiles(roi)
 
     assert (counts(roi, tiles) == 1).all()
     for tile in tiles:
@@ -40,13 +42,13 @@ def test_aligned_tiles_give_each_voxel_once_from_the_stride_grid(roi, tile_shape
             begin % stride == 0 for begin, stride in zip(tile.output_begin, network.stride, strict=True)
         )
         emitted = network.output_shape(tile.input_roi.shape)  # raises where the size is not legal
-        assert all(c.start >= 0 and c.stop <= e for c, e in zip(tile.crop, emitted, strict=True))
+        sides = zip(tile.crop, emitted, before, after, strict=True)
+        assert all(c.start >= b and c.stop + a <= e for c, e, b, a in sides)
         assert tuple(tile.input_roi.begin) == tuple(tile.output_begin - network.context_voxels)
         if tile_shape is not None:
-            limit = [max(t // s * s, s) for t, s in zip(tile_shape, network.stride, strict=True)]
-            assert all(
-                i <= m for i, m in zip(tile.input_roi.shape, network.input_shape_for(limit), strict=True)
-            )
+            limit = Coordinate(max(t // s * s, s) for t, s in zip(tile_shape, network.stride, strict=True))
+            largest = network.input_shape_for(limit + before + after)
+            assert all(i <= m for i, m in zip(tile.input_roi.shape, largest, strict=True))
 
 
 def test_the_voxels_that_a_network_emits_beyond_the_stride_are_used():

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from incasem.errors import ConfigError
+from incasem.geometry import Coordinate
 from incasem.networks import read_sidecar
 from incasem.tasks.affinity_targets import affinity_targets
+from incasem.training._gunpowder import gp
 from incasem.training.feed import SampleFeed
+from incasem.training.locations import index_entry
+from incasem.training.pipeline import SampleShape, build_pipeline, sample_request
+from incasem.training.run import train
+from incasem.training.sources import Keys, open_entry
 from incasem.volumes import open_volume
 from tests.training.cells import UNCHANGED, cell, small_config
 from tests.training.conftest import request, run, write_volume
@@ -65,12 +72,24 @@ def test_samples_are_edges_of_what_lies_there(tmp_path):
             assert known[0, max(outside[0], 0) + 1 :].all()
 
 
-def test_deformed_labels_keep_their_ids(tmp_path):
-    entry = cell(tmp_path, labels={"ids": (boxes((48, 48, 48)), 1)})
+def test_every_geometry_carries_ids_exactly_and_edges_are_those_of_the_deformed_objects(tmp_path):
+    ids = boxes((48, 48, 48))
+    source = open_entry(cell(tmp_path, labels={"ids": (ids, 1)}), labels="instances")
     config = small_config(*AFFINITIES)
-    with SampleFeed([entry], config, (28,) * 3, (10,) * 3, seed=5, num_samples=3) as feed:
-        shares = [float(sample.labels.float().mean()) for sample in feed]
-    assert all(0.5 < share < 0.98 for share in shares), "most voxels lie inside of boxes of 8"
+    shape = SampleShape(Coordinate(28, 28, 28), Coordinate(10, 10, 10))
+    with gp.build(build_pipeline([source], [index_entry(source)], config)) as pipeline:
+        for index in range(4):
+            request = sample_request(shape, 5, index)
+            request[Keys.LABELS] = gp.ArraySpec(roi=request[Keys.TARGET].roi)
+            batch = pipeline.request_batch(request)
+            labels, target = batch[Keys.LABELS].data, batch[Keys.TARGET].data
+            assert labels.dtype == np.uint64
+            assert np.isin(labels, ids).all()
+            assert np.unique(labels).size > 1
+            edges, inside = affinity_targets(labels, OFFSETS)
+            known = inside & (batch[Keys.LOSS_SCALE].data > 0)
+            np.testing.assert_array_equal(target[known], edges[known])
+            assert known.mean() > 0.3
 
 
 def test_a_training_learns_boundaries_and_scores_them(neurons):
@@ -95,9 +114,6 @@ def test_a_training_learns_boundaries_and_scores_them(neurons):
 
 
 def test_a_wrong_number_of_channels_and_several_label_datasets_are_refused(neurons):
-    from incasem.errors import ConfigError
-    from incasem.training.run import train
-
     with pytest.raises(ConfigError, match=r"num_fmaps_out is 2; allowed: 3 with task.type=affinities"):
         train(request(neurons, "task.type=affinities"), print)
     entry = json.loads((neurons / "train.json").read_text())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incasem.config.augmentation import Augmentation, Elastic, Intensity, ShiftedSections
+from incasem.config.augmentation import Augmentation, Elastic, Intensity, Misalignment, ShiftedSections
 from incasem.geometry import Coordinate, Roi
 from incasem.tasks.semantic import Semantic
 from incasem.tasks.semantic_loss import balance_scale
@@ -68,13 +68,16 @@ def run(axis, request, augmentation):
 SIZES = st.tuples(*[st.tuples(st.integers(1, 12), st.integers(0, 6))] * 3)
 
 
-@given(SIZES, st.integers(0, 2**31), st.integers(1, 5))
+@given(SIZES, st.integers(0, 2**31), st.integers(1, 5), st.sampled_from([None, 0, 1, 2]))
 @settings(deadline=None, max_examples=40)
-def test_a_label_follows_its_raw_voxel(sizes, seed, subsample):
+def test_a_label_follows_its_raw_voxel(sizes, seed, subsample, misaligned):
     label_shape = tuple(size for size, _ in sizes)
     shape = tuple(size + 2 * context for size, context in sizes)
     augmentation = Augmentation(
-        elastic=Elastic(control_point_spacing=(4, 5, 6), jitter_sigma=(2, 2, 2), subsample=subsample)
+        elastic=Elastic(control_point_spacing=(4, 5, 6), jitter_sigma=(2, 2, 2), subsample=subsample),
+        misalignment=Misalignment(
+            probability=int(misaligned is not None), axis=misaligned or 0, max_voxels=5
+        ),
     )
     inside = tuple(slice(context, context + size) for size, context in sizes)
     for axis in range(3):
@@ -229,6 +232,7 @@ def section_shifts(shape, chosen, seed):
 
 GREY_KINDS = (
     "gamma", "contrast", "low_contrast_sections", "blur", "noise", "shot_noise", "missing_sections", "cutout",
+    "motion_blur",
 )  # fmt: skip
 
 

@@ -8,9 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from incasem.config.augmentation import Augmentation, Elastic, Rotation, Scaling, ShiftedSections, Simple
+from incasem.config.augmentation import (
+    Augmentation,
+    Elastic,
+    Misalignment,
+    Rotation,
+    Scaling,
+    ShiftedSections,
+    Simple,
+)
 from incasem.geometry import Coordinate, Roi
 from incasem.training.deformation import Orientation, draw_deformation
+from incasem.training.misalignment import draw_misalignment
 
 SHAPES = st.tuples(*(st.integers(1, 40) for _ in range(3)))
 ORIENTATIONS = st.builds(
@@ -21,6 +30,7 @@ OPTIONAL = {
     "rotation": Rotation(probability=1, degrees_y=(-90, 90), degrees_x=(-20, 50)),
     "scaling": Scaling(probability=1, factor=(0.5, 2)),
     "shifted_sections": ShiftedSections(probability=0.3, axis=1),
+    "misalignment": Misalignment(probability=0.8, axis=2, max_voxels=6),
 }
 
 
@@ -38,6 +48,15 @@ def all_positions(field, shape):
         for c in field.displacement
     ]
     return result + np.stack(moved)
+
+
+def all_moved(drawn, shape):
+    """Positions (3, …) of every voxel of the box, each by the field of its piece."""
+    found = np.full((3, *shape), np.nan)
+    for part, field in drawn.pieces(Roi((0, 0, 0), shape)):
+        found[:, *part.to_slices()] = all_positions(field, shape)[:, *part.to_slices()]
+    assert np.isfinite(found).all()
+    return found
 
 
 @given(ORIENTATIONS, ORIENTATIONS, SHAPES)
@@ -81,7 +100,7 @@ def test_the_source_region_holds_every_position_with_a_voxel_to_spare(shape, see
     )
     begin = [data.draw(st.integers(0, size - 1)) for size in shape]
     region = Roi(begin, [data.draw(st.integers(1, size - b)) for b, size in zip(begin, shape, strict=True)])
-    inside = all_positions(drawn.field, shape)[:, *region.to_slices()]
+    inside = all_moved(drawn, shape)[:, *region.to_slices()]
     source = drawn.source_roi(region)
     for axis in range(3):
         assert inside[axis].min() >= source.begin[axis] + 1
@@ -255,3 +274,76 @@ def test_optional_shifts_move_whole_sections_in_their_plane(axis, all_after):
         assert (steps[across] == 0).all()
         assert np.abs(steps).max() == 3
         assert 0.1 < (steps != 0).any(axis=0).mean() < 0.6
+
+
+def misaligned(shape, seed, **chosen):
+    """Where voxels of a misaligned box lie, less where they would lie, and the deformation."""
+    chosen = Misalignment(**({"probability": 1, "max_voxels": 6} | chosen))
+    plain = Augmentation(elastic=None)
+    drawn = draw_deformation(
+        Coordinate(shape), plain.model_copy(update={"misalignment": chosen}), np.random.default_rng(seed)
+    )
+    straight = draw_deformation(Coordinate(shape), plain, np.random.default_rng(seed))
+    return all_moved(drawn, shape) - all_positions(straight.field, shape), straight
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_all_sections_after_one_are_shifted_alike(axis):
+    shape, sizes, places = (12, 13, 14), set(), set()
+    for seed in range(30):
+        off, straight = misaligned(shape, seed, axis=axis, rotations=0, slips=0)
+        by_section = np.moveaxis(off, axis + 1, 1).reshape(3, shape[axis], -1)
+        assert (np.ptp(by_section, axis=2) == 0).all()
+        steps = by_section[:, :, 0]
+        assert not steps[:, shape[axis] // 2].any()
+        assert not steps[straight.orientation.axes.index(axis)].any()
+        jumps = np.flatnonzero(np.diff(steps, axis=1).any(axis=0))
+        assert jumps.size <= 1  # 0 where the shift that was drawn is none
+        places |= set(jumps.tolist())
+        sizes |= set(np.abs(steps).max(axis=1).tolist())
+    assert max(sizes) == 6
+    assert len(places) > 6
+
+
+def test_a_slip_moves_one_section_alone():
+    for seed in range(20):
+        off, _ = misaligned((12, 13, 14), seed, slips=1, rotations=seed % 2)
+        assert off.any(axis=(0, 2, 3)).sum() <= 1
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_turned_sections_stay_rigid_and_their_corners_move_by_no_more_than_asked(axis):
+    shape, largest = (20, 21, 22), 0.0
+    for seed in range(30):
+        off, straight = misaligned(shape, seed, axis=axis, rotations=1, slips=0)
+        positions = off + all_positions(straight.field, shape)
+        across = straight.orientation.axes.index(axis)
+        np.testing.assert_allclose(off[across], 0, atol=1e-5)
+        by_section = np.moveaxis(off, axis + 1, 1).reshape(3, shape[axis], -1)
+        moves = np.abs(by_section).max(axis=(0, 2)) > 1e-4
+        assert np.count_nonzero(np.diff(moves)) == 1
+        assert not moves[shape[axis] // 2]
+        furthest = np.linalg.norm(off, axis=0).max()
+        assert furthest <= 6 + 1e-3
+        largest = max(largest, furthest)
+        for along in range(3):
+            if along != axis:
+                steps = np.linalg.norm(np.diff(positions, axis=along + 1), axis=0)
+                np.testing.assert_allclose(steps, 1, atol=1e-3)
+    assert largest > 5
+
+
+def test_as_many_samples_are_misaligned_as_asked():
+    rng = np.random.default_rng(0)
+    chosen = Misalignment(probability=0.3, rotations=0.25, slips=0.6, max_voxels=1000)
+    drawn = [draw_misalignment(Coordinate(50, 40, 40), chosen, rng) for _ in range(3000)]
+    hit = [one for one in drawn if one is not None]
+    assert len(hit) / 3000 == pytest.approx(0.3, abs=0.03)
+    assert np.mean([one.angle != 0 for one in hit]) == pytest.approx(0.25, abs=0.05)
+    assert np.mean([one.end - one.begin == 1 for one in hit]) == pytest.approx(0.6, abs=0.06)
+
+
+def test_a_single_section_has_nothing_to_be_misaligned_with():
+    assert (
+        draw_misalignment(Coordinate(1, 9, 9), Misalignment(probability=1), np.random.default_rng(0)) is None
+    )

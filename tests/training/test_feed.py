@@ -78,7 +78,10 @@ def test_any_number_of_workers_gives_the_same_samples(tmp_path, monkeypatch):
 
 
 def test_optional_augmentation_is_the_same_in_any_process(entry):
-    kinds = ("rotation", "scaling", "shifted_sections", "blur", "noise", "missing_sections", "cutout")
+    kinds = (
+        "rotation", "scaling", "shifted_sections", "misalignment", "blur", "motion_blur", "noise",
+        "missing_sections", "cutout",
+    )  # fmt: skip
     chosen = [f"training.augmentation.{kind}.probability=0.5" for kind in kinds]
     alone = make([entry], 5, *chosen, num_workers=0)
     assert_same(alone, make([entry], 5, *chosen, num_workers=1))

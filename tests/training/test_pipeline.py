@@ -156,13 +156,13 @@ GREY_KINDS = tuple(
     f"training.augmentation.{kind}.probability=0.9"
     for kind in (
         "gamma", "contrast", "low_contrast_sections", "blur", "noise", "shot_noise", "missing_sections",
-        "cutout",
+        "cutout", "motion_blur",
     )
 )  # fmt: skip
 GEOMETRY = tuple(
     f"training.augmentation.{kind}"
     for kind in ("rotation.probability=1", "rotation.degrees_y=[-180,180]", "scaling.probability=1",
-                 "shifted_sections.probability=0.2")
+                 "shifted_sections.probability=0.2", "misalignment.probability=1")
 )  # fmt: skip
 
 

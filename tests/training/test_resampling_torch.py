@@ -41,7 +41,7 @@ def test_torch_and_compiled_resampling_agree(shape, dtype, seed, at_once, data):
     begin = Coordinate(data.draw(st.integers(0, size - 1)) for size in shape)
     part = Coordinate(data.draw(st.integers(1, size - b)) for b, size in zip(begin, shape, strict=True))
     source_roi = drawn.source_roi(Roi(begin, part))
-    field = drawn.shifted(source_roi.begin)
+    ((_, field),) = drawn.pieces(Roi(begin, part), source_roi.begin)
     source = (rng.random(tuple(source_roi.shape)) * (1 if dtype == np.float32 else 255)).astype(dtype)
     place = (Coordinate(0, 0, 0), begin, part)
     expected = resampling.resample_linear(source, field, *place)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from incasem.config.augmentation import LowContrastSections, MissingSections, ShiftedSections
+from incasem.config.augmentation import LowContrastSections, MissingSections, MotionBlur, ShiftedSections
 from incasem.geometry import Coordinate
-from incasem.training.section_defects import fade, lose, shifts
+from incasem.training.section_defects import fade, lose, shifts, smear
 
 SHAPES = st.tuples(*(st.integers(1, 9) for _ in range(3)))
 AXES = st.integers(0, 2)
@@ -43,6 +43,28 @@ def test_faint_sections_keep_their_mean(shape, axis, seed, probability):
             np.testing.assert_allclose(after, expected, atol=1e-6)
         else:
             np.testing.assert_array_equal(after, before)
+
+
+@given(SHAPES, AXES, st.integers(0, 1000), st.floats(0, 1))
+@settings(deadline=None)
+def test_smeared_sections_are_means_along_one_of_their_axes(shape, axis, seed, probability):
+    raw = grey(shape, seed)
+    found = raw.copy()
+    smear(found, MotionBlur(probability=probability, axis=axis, reach=(1, 3)), np.random.default_rng(seed))
+    hit, rng = drawn_sections(shape[axis], probability, seed)
+    reach = rng.integers(1, 3, shape[axis], endpoint=True)
+    along = rng.integers(0, 2, shape[axis])
+    for index, (before, after) in enumerate(
+        zip(as_sections(raw, axis), as_sections(found, axis), strict=True)
+    ):
+        if not hit[index]:
+            np.testing.assert_array_equal(after, before)
+            continue
+        lines = before if along[index] else before.T
+        wide = int(reach[index])
+        padded = np.pad(lines, ((0, 0), (wide, wide)), mode="reflect")
+        expected = np.mean([padded[:, i : i + lines.shape[1]] for i in range(2 * wide + 1)], axis=0)
+        np.testing.assert_allclose(after if along[index] else after.T, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("fill", ["black", "mean", "repeat"])
@@ -91,6 +113,7 @@ def test_as_many_sections_are_hit_as_asked():
     for change, chosen in (
         (fade, LowContrastSections(probability=0.1)),
         (lose, MissingSections(probability=0.1)),
+        (smear, MotionBlur(probability=0.1)),
     ):
         found = raw.copy()
         change(found, chosen, np.random.default_rng(1))
