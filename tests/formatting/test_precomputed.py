@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from incasem.blockwise import is_finished, run_in_process
+from incasem.blockwise.state import held
 from incasem.cli import main
 from incasem.errors import ConfigError, DataError, FailedBlocksError
 from incasem.formatting._downscale import coarser_roi
@@ -374,6 +375,22 @@ def test_many_shards_are_read_by_the_format(tmp_path):
         assert store.read(key.to_bytes(8, "big")).result().value == f"value {key}".encode()
 
 
+def test_meshes_in_many_shards(tmp_path, in_process, monkeypatch):
+    monkeypatch.setattr(sharded, "_SHARD_KEYS", 4)
+    monkeypatch.setattr(sharded, "_MINISHARD_KEYS", 2)
+    labels = np.arange(1, 28, dtype=np.uint64).reshape(3, 3, 3)
+    labels = (labels + FAR).repeat(5, 0).repeat(5, 1).repeat(5, 2)
+    root = run(tmp_path, labels)
+    meshes = Meshes(root / "mesh")
+    assert meshes.info["sharding"]["shard_bits"] == 3
+    assert len(list((root / "mesh").glob("*.shard"))) == 8
+    for label in range(FAR + 1, FAR + 28):
+        points, faces = joined(meshes.levels(label)[0][1])
+        assert is_closed(faces)
+        z, y, x = (np.argwhere(labels == label).mean(axis=0) + 0.5 + OFFSET) * VOXEL
+        assert (points.min(axis=0) + points.max(axis=0)) / 2 == pytest.approx([x, y, z], abs=0.1)
+
+
 def test_by_workers_interrupted_and_resumed(tmp_path, monkeypatch, capsys):
     labels = neurites((20, 30, 40), far=0).astype(np.int32)
     store(tmp_path, labels)
@@ -417,6 +434,18 @@ def test_empty_labels_and_one_object(tmp_path, in_process):
     assert volume_of(points, faces) == pytest.approx(5 * 6 * 7 * math.prod(VOXEL), rel=0.2)
 
 
+def test_one_section_is_halved_in_its_plane(tmp_path, in_process, monkeypatch):
+    monkeypatch.setattr(layout_module, "SMALLEST_SCALE", 100)
+    labels = np.repeat(np.arange(1, 101, dtype=np.uint32).reshape(1, 10, 10), 8, 1).repeat(8, 2)
+    root = run(tmp_path, labels)
+    keys = [scale["key"] for scale in json.loads((root / "info").read_text())["scales"]]
+    assert keys == ["6_6_30", "12_12_30", "24_24_30", "48_48_30", "96_96_30"][: len(keys)]
+    assert (read(root, 2)[0][:, 2:-2, 2:-2] > 0).all()
+    points, faces = joined(Meshes(root / "mesh").levels(55)[0][1])
+    assert is_closed(faces)
+    assert points[:, 2].min() < OFFSET[0] * 30 + 15 < points[:, 2].max()
+
+
 @pytest.mark.parametrize(
     ("array", "options", "error", "message"),
     [
@@ -453,6 +482,12 @@ def test_folders_of_others_and_other_labels_are_refused(tmp_path, in_process):
     store(tmp_path, labels, name="others")
     with pytest.raises(DataError, match="source"):
         run(tmp_path, None, dataset="others", meshes=False)
+
+
+def test_two_commands_on_one_folder(tmp_path, in_process):
+    run(tmp_path, neurites((6, 7, 8)), meshes=False)
+    with held(tmp_path / "out/.incasem.lock"), pytest.raises(DataError, match="another job works"):
+        run(tmp_path, None, meshes=False)
 
 
 def test_what_states_no_voxel_size_is_asked_for_it(tmp_path, in_process):
