@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, default_block_shape, run_stage
+from incasem.blockwise.job import identity_as_json
+from incasem.blockwise.state import held
 from incasem.durable import sync
 from incasem.errors import ConfigError, DataError, explain
 from incasem.formatting._folder import STATE, Folder
@@ -63,6 +65,11 @@ class GrowingFile(Folder):
         return self.path
 
     @property
+    def lock(self) -> Path:
+        """Held while somebody works on the file."""
+        return self.path.with_suffix(".lock")
+
+    @property
     def file(self) -> Path:
         """The growing file."""
         return self.path / "growing.h5"
@@ -85,26 +92,30 @@ def export_h5(options: Hdf5Options, *, progress: bool = True) -> Iterator[tuple[
 
     Raises:
         ConfigError: names that cannot be.
-        DataError: a dataset is missing, unfinished or twice there; the file exists.
+        DataError: a dataset is missing or unfinished; the file exists; another command works on it.
         FailedBlocksError: blocks that could not be done (floats beyond 0 to 1), with the reason of each.
     """
     names = _names(options)
     output = GrowingFile(options.output.expanduser().absolute())
     sources = [_open_source(file, dataset) for file, dataset in options.datasets]
-    identity = [source.fingerprint() for source in sources]
-    wanted = {"sources": identity, "names": names, "keep_values": options.keep_values}
+    fingerprints = [source.fingerprint() for source in sources]
+    wanted = identity_as_json({"sources": fingerprints, "names": names, "keep_values": options.keep_values})
     if output.final.exists():
         raise DataError(
             f"the output {output.final} exists; allowed: a new name. Choose another one, or delete it first."
         )
-    if not output.file.exists() or output.attributes.get("wanted") != wanted:
-        _lay_out(output, wanted, [(n, s, _dtype(s, options)) for n, s in zip(names, sources, strict=True)])
-    for name, source in zip(names, sources, strict=True):
-        job, part = prepare_dataset(output, name, source)
-        yield name, run_stage(job, part, num_workers=1, progress=progress)
-    os.replace(output.file, output.final)
-    sync(output.final.parent)
-    _clear(output)
+    with held(output.lock):
+        if not output.file.exists() or output.attributes.get("wanted") != wanted:
+            _lay_out(
+                output, wanted, [(n, s, _dtype(s, options)) for n, s in zip(names, sources, strict=True)]
+            )
+        for name, source in zip(names, sources, strict=True):
+            job, part = prepare_dataset(output, name, source)
+            yield name, run_stage(job, part, num_workers=1, progress=progress)
+        os.replace(output.file, output.final)
+        sync(output.final.parent)
+        _clear(output)
+        output.lock.unlink()
 
 
 def prepare_dataset(output: GrowingFile, name: str, source: Volume) -> tuple[Job, Part]:

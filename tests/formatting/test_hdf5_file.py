@@ -127,3 +127,13 @@ def test_bad_requests(tmp_path):
     assert (tmp_path / "result.h5").read_bytes() == b"mine"
     command = ["export-h5", "-f", "a.zarr", "-f", "b.zarr", "-d", "x", "-o", f"{tmp_path}/new.h5"]
     assert main(command) == ConfigError.exit_code
+
+
+def test_two_commands_on_one_file(tmp_path):
+    store(tmp_path, "grey", np.ones((4, 4, 4), np.uint8))
+    first = export_h5(Hdf5Options([(tmp_path / "cell.zarr", "grey")], tmp_path / "result.h5"), progress=False)
+    next(first)
+    with pytest.raises(DataError, match="another job works"):
+        run(tmp_path, "grey")
+    assert list(first) == []
+    assert (tmp_path / "result.h5").exists()

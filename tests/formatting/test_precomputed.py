@@ -9,15 +9,12 @@ import subprocess
 import sys
 import time
 
-import DracoPy
 import numpy as np
 import pytest
-import tensorstore
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from incasem.blockwise import is_finished, run_in_process
+from incasem.blockwise.state import held
 from incasem.cli import main
 from incasem.errors import ConfigError, DataError, FailedBlocksError
 from incasem.formatting._downscale import coarser_roi
@@ -35,32 +32,18 @@ from incasem.formatting.precomputed import (
 from incasem.formatting.precomputed import layout as layout_module
 from incasem.formatting.precomputed.surfaces import STEPS, surfaces
 from incasem.geometry import Roi
-from incasem.volumes import create_volume
-
-VOXEL = (30, 6, 6)
-OFFSET = (-3, 5, 10)
-"""Voxels."""
-FAR = 2**40
-
-
-def neurites(shape, seed=0, far=FAR):
-    """Labels that touch each other everywhere, with background between some of them."""
-    from scipy import ndimage
-
-    rng = np.random.default_rng(seed)
-    fields = [ndimage.gaussian_filter(rng.random(shape), 4) for _ in range(5)]
-    labels = np.argmax(fields, axis=0).astype(np.uint64)
-    labels[labels > 0] += far
-    return labels
-
-
-def store(folder, array, voxel_size=VOXEL, offset=OFFSET, name="labels"):
-    volume = create_volume(
-        folder / "cell.zarr" / name, shape=array.shape, dtype=array.dtype, voxel_size=voxel_size,
-        offset_nm=[o * v for o, v in zip(offset, voxel_size, strict=True)], chunk_shape=(16, 16, 16),
-    )  # fmt: skip
-    volume.write_voxels(volume.roi_voxels, array)
-    return volume
+from tests.formatting.precomputed_files import (
+    FAR,
+    OFFSET,
+    VOXEL,
+    Meshes,
+    is_closed,
+    joined,
+    neurites,
+    read,
+    store,
+    volume_of,
+)
 
 
 @pytest.fixture
@@ -93,108 +76,6 @@ def run(folder, array, *, dataset="labels", **options):
         PrecomputedOptions(folder / "cell.zarr", dataset, folder / "out", **options), num_workers=1
     )
     return folder / "out"
-
-
-def read(root, index):
-    spec = {"driver": "neuroglancer_precomputed", "kvstore": f"file://{root}/", "scale_index": index}
-    array = tensorstore.open(spec).result()
-    return array.read().result()[..., 0].transpose(2, 1, 0), array
-
-
-class Meshes:
-    """An own reader of sharded multi-resolution meshes."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.info = json.loads((folder / "info").read_text())
-        assert self.info["@type"] == "neuroglancer_multilod_draco"
-
-    def stored(self, label):
-        """The shard's bytes, and where the manifest lies; None where there is none."""
-        spec = self.info["sharding"]
-        minishard = label & ((1 << spec["minishard_bits"]) - 1)
-        shard = (label >> spec["minishard_bits"]) & ((1 << spec["shard_bits"]) - 1)
-        digits = math.ceil(spec["shard_bits"] / 4)
-        file = self.folder / f"{format(shard, 'x').zfill(digits)}.shard"
-        if not file.exists():
-            return None
-        content = file.read_bytes()
-        header = 16 << spec["minishard_bits"]
-        begin, end = np.frombuffer(content, "<u8", 2, 16 * minishard).tolist()
-        table = np.frombuffer(content[header + begin : header + end], "<u8").reshape(3, -1)
-        key, position = 0, header
-        for step, gap, size in table.T.tolist():
-            key, position = key + step, position + gap
-            if key == label:
-                return content, position, size
-            position += size
-        return None
-
-    def levels(self, label):
-        """For each level of detail: scale (nm), and a list of nodes with vertices (nm, x, y, z) and faces."""
-        content, at, size = self.stored(label)
-        manifest = content[at : at + size]
-        chunk, origin = np.frombuffer(manifest, "<f4", 6).reshape(2, 3).astype(float)
-        (lods,) = np.frombuffer(manifest, "<u4", 1, 24)
-        place = 28
-        detail = np.frombuffer(manifest, "<f4", lods, place)
-        place += 4 * lods
-        offsets = np.frombuffer(manifest, "<f4", 3 * lods, place).reshape(-1, 3).astype(float)
-        place += 12 * lods
-        counts = np.frombuffer(manifest, "<u4", lods, place)
-        place += 4 * lods
-        tables = []
-        for count in counts:
-            positions = np.frombuffer(manifest, "<u4", 3 * count, place).reshape(3, -1).T
-            place += 12 * count
-            tables.append((positions, np.frombuffer(manifest, "<u4", count, place).tolist()))
-            place += 4 * count
-        assert place == size
-        data = at - sum(sum(sizes) for _, sizes in tables)
-        result = []
-        for lod, (positions, sizes) in enumerate(tables):
-            nodes = []
-            for position, length in zip(positions, sizes, strict=True):
-                if length:
-                    mesh = DracoPy.decode(content[data : data + length])
-                    data += length
-                    steps = np.rint(mesh.points).astype(int)
-                    assert (steps == mesh.points).all()
-                    assert steps.min() >= 0
-                    assert steps.max() < 2**16
-                    xyz = origin + offsets[lod] + chunk * 2**lod * (position + steps / (2**16 - 1))
-                    nodes.append((tuple(position.tolist()), steps, xyz, mesh.faces))
-                else:
-                    nodes.append((tuple(position.tolist()), None, None, None))
-            result.append((float(detail[lod]), nodes))
-        return result
-
-
-def joined(nodes):
-    """Vertices (nm) and faces of a level, equal vertices being one: to a hundredth of a voxel."""
-    points = np.concatenate([xyz for _, _, xyz, _ in nodes if xyz is not None])
-    counts = np.cumsum([0, *(len(xyz) for _, _, xyz, _ in nodes if xyz is not None)])
-    faces = np.concatenate(
-        [f + c for (_, _, _, f), c in zip([n for n in nodes if n[2] is not None], counts, strict=False)]
-    )
-    _, first, inverse = np.unique(
-        np.rint(points / np.array(VOXEL[::-1]) * 200), axis=0, return_index=True, return_inverse=True
-    )
-    return points[first], inverse.reshape(-1)[faces]
-
-
-def volume_of(points, faces):
-    a, b, c = (points[faces[:, k]] for k in range(3))
-    return np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
-
-
-def is_closed(faces):
-    """Each edge belongs to as many triangles one way as the other."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64)
-    size = faces.max() + 1
-    there, count = np.unique(edges[:, 0] * size + edges[:, 1], return_counts=True)
-    back, count_back = np.unique(edges[:, 1] * size + edges[:, 0], return_counts=True)
-    return np.array_equal(there, back) and np.array_equal(count, count_back)
 
 
 @pytest.mark.parametrize("is_sharded", [False, True])
@@ -295,83 +176,20 @@ def test_each_level_of_detail_lies_in_its_octree(tmp_path, in_process, small_nod
     assert meshes.stored(FAR + 999) is None
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    shape=st.tuples(*[st.integers(3, 12)] * 3), cut=st.integers(1, 11), axis=st.integers(0, 2),
-    seed=st.integers(0, 10**6), few=st.integers(1, 4),
-)  # fmt: skip
-def test_surfaces_of_two_boxes_fit_whatever_the_labels(shape, cut, axis, seed, few):
-    labels = np.random.default_rng(seed).integers(0, few + 1, shape).astype(np.uint64)
-    padded = np.pad(labels, 2)  # cells from the centre before the first voxel on
-    cut = min(cut, shape[axis])
-    whole = {label: (v, f) for label, v, f in surfaces(padded)}
-    low = {label: (v, f) for label, v, f in surfaces(padded.take(range(cut + 3), axis))}
-    high = {label: (v, f) for label, v, f in surfaces(padded.take(range(cut, padded.shape[axis]), axis))}
-    for label, (vertices, faces) in whole.items():
-        pieces = []
-        for part, shift in ((low, 0), (high, cut)):
-            if label in part:
-                v, f = part[label]
-                moved = v + np.array([shift * STEPS if 2 - a == axis else 0 for a in range(3)])
-                pieces.append(moved[f])
-        together, alone = np.concatenate(pieces), vertices[faces]
-        assert len(together) == len(alone)
-        # Vertices within a cell, the means of those on its edges, may be rounded differently: by one step.
-        a, b = (np.sort(t.mean(axis=1), axis=0) for t in (together, alone))
-        assert np.abs(a - b).max() <= 1
-        points, index = np.unique(together.reshape(-1, 3), axis=0, return_inverse=True)
-        assert len(points) <= len(np.unique(vertices, axis=0)) + 1
-        assert is_closed(index.reshape(-1, 3))
-
-
-def test_thin_and_single_voxels_have_surfaces():
-    labels = np.zeros((9, 9, 9), np.uint64)
-    labels[4, 4, :] = 1
-    labels[6, 6, 6] = 2
-    made = {label: (v, f) for label, v, f in surfaces(labels)}
-    assert set(made) == {1, 2}
-    assert volume_of(made[2][0] / STEPS, made[2][1]) > 0
-    assert made[2][0].mean(axis=0).tolist() == [5 * STEPS] * 3
-    assert list(surfaces(np.zeros((5, 5, 5), np.uint64))) == []
-    assert list(surfaces(np.ones((5, 5, 5), np.uint64))) == [], "nothing ends in this box"
-
-
-@pytest.mark.parametrize("count", [0, 1, 300, 20_000, 10**6, 10**8])
-def test_shards_hold_some_thousand_keys(count):
-    made = sharded.Sharding.for_keys(count)
-    assert count / made.shards <= 16_384
-    assert count / (made.shards << made.minishard_bits) <= 256
-    assert made.name(0) == "0" * max(1, math.ceil(made.shard_bits / 4)) + ".shard"
-
-
-def test_many_shards_are_read_by_the_format(tmp_path):
-    made = sharded.Sharding(minishard_bits=1, shard_bits=5)
-    keys = sorted({2**63 + 5, 1, 2, 3, 65, 66, 129, 12345, 2**40 + 1})
-    (tmp_path / "info").write_text(
-        json.dumps({"@type": "neuroglancer_multilod_draco", "sharding": made.to_json()})
-    )
-    array = np.array(keys, np.uint64)
-    for shard in range(made.shards):
-        mine = array[made.shard_of(array) == shard]
-        mine = mine[np.lexsort((mine, made.minishard_of(mine)))]
-        if len(mine):
-            with (tmp_path / made.name(shard)).open("wb") as stream:
-                items = [
-                    sharded.Item(int(k), f"value {k}".encode(), [b"before ", str(k).encode()]) for k in mine
-                ]
-                sharded.write_shard(stream, made, items)
-    meshes = Meshes(tmp_path)
-    for key in keys:
-        content, at, size = meshes.stored(key)
-        assert content[at : at + size] == f"value {key}".encode()
-        assert content[:at].endswith(f"before {key}".encode())
-    assert meshes.stored(4) is None
-    # tensorstore reads the same files.
-    store = tensorstore.KvStore.open(
-        {"driver": "neuroglancer_uint64_sharded", "metadata": made.to_json(), "base": f"file://{tmp_path}/"}
-    ).result()
-    for key in keys:
-        assert store.read(key.to_bytes(8, "big")).result().value == f"value {key}".encode()
+def test_meshes_in_many_shards(tmp_path, in_process, monkeypatch):
+    monkeypatch.setattr(sharded, "_SHARD_KEYS", 4)
+    monkeypatch.setattr(sharded, "_MINISHARD_KEYS", 2)
+    labels = np.arange(1, 28, dtype=np.uint64).reshape(3, 3, 3)
+    labels = (labels + FAR).repeat(5, 0).repeat(5, 1).repeat(5, 2)
+    root = run(tmp_path, labels)
+    meshes = Meshes(root / "mesh")
+    assert meshes.info["sharding"]["shard_bits"] == 3
+    assert len(list((root / "mesh").glob("*.shard"))) == 8
+    for label in range(FAR + 1, FAR + 28):
+        points, faces = joined(meshes.levels(label)[0][1])
+        assert is_closed(faces)
+        z, y, x = (np.argwhere(labels == label).mean(axis=0) + 0.5 + OFFSET) * VOXEL
+        assert (points.min(axis=0) + points.max(axis=0)) / 2 == pytest.approx([x, y, z], abs=0.1)
 
 
 def test_by_workers_interrupted_and_resumed(tmp_path, monkeypatch, capsys):
@@ -417,6 +235,18 @@ def test_empty_labels_and_one_object(tmp_path, in_process):
     assert volume_of(points, faces) == pytest.approx(5 * 6 * 7 * math.prod(VOXEL), rel=0.2)
 
 
+def test_one_section_is_halved_in_its_plane(tmp_path, in_process, monkeypatch):
+    monkeypatch.setattr(layout_module, "SMALLEST_SCALE", 100)
+    labels = np.repeat(np.arange(1, 101, dtype=np.uint32).reshape(1, 10, 10), 8, 1).repeat(8, 2)
+    root = run(tmp_path, labels)
+    keys = [scale["key"] for scale in json.loads((root / "info").read_text())["scales"]]
+    assert keys == ["6_6_30", "12_12_30", "24_24_30", "48_48_30", "96_96_30"][: len(keys)]
+    assert (read(root, 2)[0][:, 2:-2, 2:-2] > 0).all()
+    points, faces = joined(Meshes(root / "mesh").levels(55)[0][1])
+    assert is_closed(faces)
+    assert points[:, 2].min() < OFFSET[0] * 30 + 15 < points[:, 2].max()
+
+
 @pytest.mark.parametrize(
     ("array", "options", "error", "message"),
     [
@@ -453,6 +283,12 @@ def test_folders_of_others_and_other_labels_are_refused(tmp_path, in_process):
     store(tmp_path, labels, name="others")
     with pytest.raises(DataError, match="source"):
         run(tmp_path, None, dataset="others", meshes=False)
+
+
+def test_two_commands_on_one_folder(tmp_path, in_process):
+    run(tmp_path, neurites((6, 7, 8)), meshes=False)
+    with held(tmp_path / "out/.incasem.lock"), pytest.raises(DataError, match="another job works"):
+        run(tmp_path, None, meshes=False)
 
 
 def test_what_states_no_voxel_size_is_asked_for_it(tmp_path, in_process):

@@ -248,6 +248,9 @@ def test_a_foreground_target_is_semantic(folder):
         (["SOLVER.ITERATION_TOTAL", "1.5"], "ITERATION_TOTAL"),
         (["DATASET.IMAGE_NAME", "None"], "IMAGE_NAME"),
         (["DATASET.LABEL_NAME", "a.h5@b.h5"], "LABEL_NAME"),
+        (["DATASET.LABEL_NAME", "None"], "LABEL_NAME"),
+        (["DATASET.INPUT_PATH", "a@b"], "INPUT_PATH"),
+        (["INFERENCE.AUG_NUM", "[4]"], "AUG_NUM"),
     ],
 )
 def test_settings_that_cannot_be_are_named_and_nothing_is_written(folder, options, message):
@@ -289,6 +292,18 @@ def test_missing_volumes_are_said_and_stacks_are_folders(folder):
     assert entry.file == folder / "raw/sections"
     (unseen,) = load_data_config(prediction.prediction.data, prediction.directories.data)
     assert unseen.file / unseen.raw == folder / "raw/later.h5/main"
+
+
+def test_names_may_be_whole_paths(folder):
+    raw = folder / "raw"
+    run(
+        folder, "DATASET.IS_ABSOLUTE_PATH", "True", "DATASET.IMAGE_NAME", f"{raw}/img.tif",
+        "DATASET.LABEL_NAME", f"{raw}/seg.h5", "INFERENCE.IMAGE_NAME", "raw/test.tif",
+    )  # fmt: skip
+    training, prediction = configs(folder)
+    assert training.directories.data == prediction.directories.data == raw
+    (entry,) = load_data_config(training.training.data, training.directories.data)
+    assert entry.file == raw / "img.tif"
 
 
 def test_files_that_are_no_settings(folder, tmp_path):

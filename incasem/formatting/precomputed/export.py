@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from incasem.blockwise import JobReport
+from incasem.blockwise.state import held
 from incasem.errors import ConfigError, DataError, explain
 from incasem.formatting._outputs import check_workers, dataset_path
 from incasem.formatting.precomputed.draco import import_draco
@@ -14,6 +15,8 @@ from incasem.formatting.precomputed.properties import write_properties
 from incasem.formatting.precomputed.scales import segments, write_scales
 from incasem.tasks.stored import require_finished
 from incasem.volumes import Volume, check_spatial, open_volume
+
+_LOCK = ".incasem.lock"
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ def export_precomputed(
         which a label has one in each box of 128³ voxels that its surface crosses).
 
     Returns:
-        name and report of each stage.
+        folder below the output and report of each stage.
 
     Raises:
         ConfigError: a setting that cannot be, or the package for meshes is not installed.
-        DataError: the labels are missing, unfinished or no labels, or the folder holds something else.
+        DataError: the labels are missing, unfinished or no labels, or the folder holds something else;
+            another command works on it.
         FailedBlocksError: blocks that could not be done (negative labels), with the reason of each.
     """
     check_workers(num_workers)
@@ -71,12 +75,14 @@ def export_precomputed(
     if options.meshes:
         import_draco()
     layout.write_info()
-    reports = write_scales(layout, num_workers, progress)
-    found = segments(layout)
-    write_properties(layout.root, found, source.voxel_size)
-    if options.meshes:
-        octree = make_octree(layout.scales[options.mesh_scale :])
-        reports += write_meshes(layout, octree, len(found), num_workers, progress)
+    with held(layout.root / _LOCK):
+        reports = write_scales(layout, num_workers, progress)
+        found = segments(layout)
+        write_properties(layout.root, found, source.voxel_size)
+        if options.meshes:
+            octree = make_octree(layout.scales[options.mesh_scale :])
+            reports += write_meshes(layout, octree, len(found), num_workers, progress)
+        (layout.root / _LOCK).unlink()
     return reports
 
 

@@ -40,7 +40,7 @@ def parts_folder(layout: Layout, lod: int) -> Parts:
 def write_fragments(
     layout: Layout, octree: Octree, num_workers: int, progress: bool
 ) -> list[tuple[str, JobReport]]:
-    """Write the parts of all levels, continuing an interrupted run; return name and report of each.
+    """Write the parts of all levels, continuing an interrupted run; return their folder and report of each.
 
     Raises:
         FailedBlocksError: blocks that could not be done, with the reason of each.
@@ -48,7 +48,7 @@ def write_fragments(
     reports = []
     for level in octree.levels:
         job, output = prepare_level(layout, octree, level)
-        reports.append((f"{MESHES} of {level.scale.key}", run_stage(job, output, num_workers, progress)))
+        reports.append((MESHES, run_stage(job, output, num_workers, progress)))
     return reports
 
 

@@ -91,10 +91,9 @@ class Layout:
 
     def step_from(self, scale: Scale) -> Factor:
         """Return the factor between a scale and the next coarser one."""
-        fine = 2 * min(scale.voxel_size)
-        z, y, x = (
-            2 if v < fine and n > 1 else 1 for v, n in zip(scale.voxel_size, scale.roi.shape, strict=True)
-        )
+        sizes = list(zip(scale.voxel_size, scale.roi.shape, strict=True))
+        fine = 2 * min((v for v, n in sizes if n > 1), default=0.0)
+        z, y, x = (2 if v < fine and n > 1 else 1 for v, n in sizes)
         return (z, y, x) if max(z, y, x) > 1 else (2, 2, 2)
 
     def info(self) -> dict[str, Any]:

@@ -126,21 +126,26 @@ def _start(
     folder: Path, parts: list[Path], octree: Octree, sharding: Sharding, table_file: Path
 ) -> BlockFunction:
     table = np.load(table_file, mmap_mode="r")
-    return partial(_write_shard, folder, parts, octree, sharding, table)
+    bounds = np.searchsorted(sharding.shard_of(table["id"]), np.arange(sharding.shards + 1, dtype=np.uint64))
+
+    def write(block: Block) -> None:
+        shard = int(block.write_roi.begin[0])
+        mine = table[bounds[shard] : bounds[shard + 1]]
+        _write_shard(folder / sharding.name(shard), parts, octree, sharding, mine)
+
+    return write
 
 
 def _write_shard(
-    folder: Path, parts: list[Path], octree: Octree, sharding: Sharding, table: NDArray[Any], block: Block
+    file: Path, parts: list[Path], octree: Octree, sharding: Sharding, mine: NDArray[Any]
 ) -> None:
-    shard = int(block.write_roi.begin[0])
-    begin, end = np.searchsorted(sharding.shard_of(table["id"]), [shard, shard + 1])
-    mine = table[begin:end]
+    """Write the fragments of one shard, which are sorted by minishard and label."""
     if not len(mine):
         return
     starts = np.flatnonzero(np.diff(mine["id"], prepend=~mine["id"][:1]))
     with_ends = zip(starts, [*starts[1:], len(mine)], strict=True)
     items = (_item(mine[a:b], parts, octree) for a, b in with_ends)
-    write_durably(folder / sharding.name(shard), partial(write_shard, sharding=sharding, items=items))
+    write_durably(file, partial(write_shard, sharding=sharding, items=items))
 
 
 def _item(fragments: NDArray[Any], parts: list[Path], octree: Octree) -> Item:

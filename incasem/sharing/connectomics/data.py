@@ -148,7 +148,7 @@ def _folders(listing: Listing, key: str, images: int) -> list[str]:
 
 def _volume(folder: str, file: str, missing: list[str]) -> str:
     """Return the path of a volume; of HDF5 files with the first dataset, as the other program reads it."""
-    path = os.path.join(folder, os.path.expanduser(file))
+    path = os.path.abspath(os.path.join(folder, os.path.expanduser(file)))
     if "*" in os.path.basename(path) and path.lower().endswith(_STACKS):
         path = os.path.dirname(path) + "/."  # all its images
     if not os.path.exists(path):

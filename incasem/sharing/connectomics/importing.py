@@ -105,6 +105,10 @@ def import_settings(request: ImportRequest) -> Import:
         raise ConfigError(
             explain("DATASET.IMAGE_NAME", None, "a file, or several separated by @", "Name the images")
         )
+    if any("labels" not in entry for entry in found["training"].entries.values()):
+        raise ConfigError(
+            explain("DATASET.LABEL_NAME", None, "a file, or one for each image", "Name the annotations")
+        )
     voxel_size = _voxel_size(request, list(found.values()))
     folder = request.output.expanduser().absolute()
     learnt_from = common_folder([found[name] for name in ("training", "validation") if name in found])
@@ -113,9 +117,11 @@ def import_settings(request: ImportRequest) -> Import:
     for purpose, one in found.items():
         data = data_config(one, predicted if purpose == "prediction" else learnt_from, voxel_size)
         texts[f"{purpose}.json"] = json.dumps(data, indent=4) + "\n"
-    directories = {"runs": _absolute(settings["DATASET.OUTPUT_PATH"]), "data": learnt_from}
+    directories = {"data": learnt_from}
+    if "DATASET.OUTPUT_PATH" in settings.given:
+        directories["runs"] = _absolute(settings["DATASET.OUTPUT_PATH"])
+        listing.take("directories.runs", "DATASET.OUTPUT_PATH")
     training = {"directories": directories, **_training(listing, folder, found, voxel_size)}
-    listing.take("directories.runs", "DATASET.OUTPUT_PATH")
     directories = directories | {"data": predicted}
     prediction = {"directories": directories, **_prediction(listing, folder, found, training)}
     texts[TRAINING], texts[PREDICTION] = _yaml(training), _yaml(prediction)
@@ -200,6 +206,8 @@ def _prediction(
         listing.take("prediction.directories.prefix", "INFERENCE.OUTPUT_PATH")
     listing.lose("INFERENCE.OUTPUT_NAME", "results are Zarr; for one HDF5 file: incasem export-h5")
     views = settings["INFERENCE.AUG_NUM"]
+    if views is not None:
+        views = number(listing, "INFERENCE.AUG_NUM", whole=True)
     made["tta"] = {None: "none", 0: "none", 4: 8, 8: 8, 16: 16}.get(views, 8)
     if views in (None, 0, 8, 16):
         listing.take("prediction.tta", "INFERENCE.AUG_NUM")
