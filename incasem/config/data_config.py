@@ -200,7 +200,7 @@ def _entry(nickname: str, values: Any, data_dir: Path) -> DataEntry:
     if file is None:
         raise _ProblemsError(
             [
-                f"{nickname}.file is not set; allowed: a container such as cell.zarr, or `raw` with one in it. "
+                f"{nickname}.file is not set; allowed: a container such as cell.zarr, or `raw` with one. "
                 f"{entry.raw!r} alone does not say in which file it lies."
             ]
         )

@@ -218,7 +218,7 @@ class InferenceNetwork:
         if doubtful:
             raw = _random_input(network, shape)
             with torch.inference_mode():
-                expected = reference(raw).softmax(dim=1)
+                expected = _probabilities(reference(raw))
         for way, plainer in itertools.pairwise(ways):
             run = way.make()
             if not (problem := _differs(run, raw, expected, way.precision)):
@@ -239,11 +239,16 @@ def _random_input(network: nn.Module, shape: Coordinate) -> Tensor:
     return torch.rand((1, channels, *shape), generator=generator) * 2 - 1
 
 
+def _probabilities(outputs: Tensor) -> Tensor:
+    """Return outputs (N, C, …) as probabilities of classes and of channels, whichever the network is for."""
+    return torch.cat([outputs.softmax(dim=1), outputs.sigmoid()], dim=1)
+
+
 def _differs(run: _Run, raw: Tensor, expected: Tensor, precision: torch.dtype) -> str:
     """Return what is wrong with the probabilities that ``run`` gives for ``raw``, or an empty string."""
     try:
         with torch.inference_mode():
-            difference = (run(raw).softmax(dim=1) - expected).abs()
+            difference = (_probabilities(run(raw)) - expected).abs()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # no kernel for this precision, no compiler

@@ -184,9 +184,13 @@ def test_images_and_labels_may_lie_in_different_files(write, monkeypatch, tmp_pa
     monkeypatch.setenv("HOME", str(tmp_path))
     place = {"voxel_size": [30, 6, 6]}
     path = write({
-        "hdf5": place | {"raw": "snemi/train.h5/main", "labels": {"snemi/labels.h5/main": 1}, "mask": "~/m.n5/a"},
+        "hdf5": place | {
+            "raw": "snemi/train.h5/main", "labels": {"snemi/labels.h5/main": 1}, "mask": "~/m.n5/a",
+        },
         "tiff": place | {"raw": "snemi/train-input.tif", "labels": {"/abs/train-labels.tif": 1}},
-        "both": ENTRY | {"labels": {"volumes/labels/er": 1}, "metric_masks": ["zones.zarr/er", "volumes/zone"]},
+        "both": ENTRY | {
+            "labels": {"volumes/labels/er": 1}, "metric_masks": ["zones.zarr/er", "volumes/zone"],
+        },
         "elsewhere": ENTRY | {"raw": "other.zarr/raw"},
     })  # fmt: skip
     hdf5, tiff, both, elsewhere = load_data_config(path, "/data")
