@@ -35,6 +35,7 @@ from incasem.volumes import create_volume
 
 ARRAYS = (Keys.RAW, Keys.LABELS, Keys.MASK, Keys.METRIC_MASK)
 SAMPLED = (*ARRAYS, Keys.LOSS_SCALE)
+OURS = (Keys.RAW, Keys.TARGET, Keys.MASK, Keys.METRIC_MASK, Keys.LOSS_SCALE, Keys.BLOCK, Keys.PLACE)
 SHAPE = SampleShape(Coordinate(204, 204, 204), Coordinate(110, 110, 110))
 SMALL_SHAPE = SampleShape(Coordinate(172, 172, 172), Coordinate(78, 78, 78))
 SMALL_NETWORK = {"num_fmaps": 12}
@@ -55,9 +56,7 @@ def main(samples: int = 8, size: int = 320, workers: int = 2, steps: int = 12) -
         source = open_entry(entry, cache_bytes=2**29)
         index = index_entry(source)
         few = max(samples // 4, 2)
-        ours = _cpu_seconds(
-            build_pipeline([source], [index], config), samples, (*SAMPLED, Keys.BLOCK, Keys.PLACE)
-        )
+        ours = _cpu_seconds(build_pipeline([source], [index], config), samples, OURS)
         locations = Locations(source, index, config.training.reject, config.training.sampling)
         published = _cpu_seconds(
             _published(VolumeSource(source) + RandomLocation(locations, 0) + _Block(), config), few, SAMPLED
@@ -188,7 +187,7 @@ def _cpu_seconds(pipeline: "gp.Pipeline", samples: int, keys: Collection["gp.Arr
             batch = pipeline.request_batch(_request(keys, number))
         seconds = (time.process_time() - began) / samples
     assert batch[Keys.RAW].data.shape == SHAPE.input
-    assert batch[Keys.LABELS].data.any()
+    assert batch[Keys.TARGET if Keys.TARGET in keys else Keys.LABELS].data.any()
     return seconds
 
 
@@ -197,6 +196,7 @@ def _request(
 ) -> "gp.BatchRequest":
     """Return the request of a sample; of any sample, where no number is given."""
     request = sample_request(shape, 0, number or 0)
+    request[Keys.LABELS] = request[Keys.TARGET].copy()  # what gunpowder's own nodes make the target of
     if number is None:
         request._random_seed = None
     for key in list(request.array_specs):

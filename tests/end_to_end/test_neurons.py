@@ -52,7 +52,7 @@ def neurons(shell):
     return shell
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["Unet", pytest.param("ResidualUnet", marks=pytest.mark.slow)])
 def test_neurons_are_trained_predicted_and_scored(neurons, network):
     data, runs = neurons.home / "incasem/data", neurons.home / "runs"
     places = f"directories.data={data} directories.runs={runs} data.voxel_size=[8,8,8]"
