@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ COMMAND_LINE = "command line"
 EARLIER_RUN = "settings of the earlier run"
 # How an earlier run came to be must not be repeated by a run that takes over its settings.
 _NOT_INHERITED = ("training.start_from", "training.continue_id", "training.log_every", "sources")
+_DATA = ("training.data", "validation.data")
 # What describes a trained network; everything else of a training run belongs to its own machine and moment.
 _OF_THE_NETWORK = ("task", "data", "model")
 # Published settings that nothing has ever read, or that another mechanism replaces.
@@ -44,13 +46,17 @@ def load_training_config(
         yaml: the file, or several of which the later ones win, or None.
         overrides: words `a.b=c`.
         base: the recorded settings of another run (`--start_from`, `--repeat_run`). Names that this
-            version does not know are left out with a warning.
+            version does not know are left out with a warning. Data that a file leaves empty are
+            that run's.
 
     Raises:
         ConfigError: unknown settings or values that are not allowed, all of them in one message.
     """
-    layers = [] if base is None else [_earlier_run(base, TrainingConfig)]
-    layers += _yaml_layers(yaml)
+    files = _yaml_layers(yaml)
+    if base is None:
+        layers = files
+    else:
+        layers = [_earlier_run(base, TrainingConfig), *(_filled_in(layer) for layer in files)]
     layers.append(Layer(COMMAND_LINE, parse_overrides(overrides)))
     return _checked(build(TrainingConfig, layers))
 
@@ -82,6 +88,12 @@ def _yaml_layers(yaml: YamlFiles) -> list[Layer]:
         content = read_yaml(existing_file(given, "the configuration file"))
         layers.append(Layer(str(given), content.values, content.lines))
     return layers
+
+
+def _filled_in(layer: Layer) -> Layer:
+    """Return a file without data that it leaves empty, as the published one does: that takes none away."""
+    empty = [name for name in _DATA if _look_up(layer.values, name) is None]
+    return replace(layer, values=without(layer.values, empty))
 
 
 def _earlier_run(recorded: Mapping[str, Any], model: type[TrainingConfig] | type[PredictionConfig]) -> Layer:

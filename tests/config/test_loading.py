@@ -138,6 +138,19 @@ def test_precedence(tmp_path):
     assert training.optimizer == TrainingConfig().training.optimizer
 
 
+def test_a_file_without_data_takes_those_of_the_earlier_run(tmp_path):
+    yaml = tmp_path / "c.yaml"
+    yaml.write_text(
+        "training:\n  data:\n  iterations: 30\n  augmentation: {elastic: }\nvalidation: {data: }\n"
+    )
+    earlier = {"training": {"data": "a.json"}, "validation": {"data": "b.json"}}
+    config = load_training_config(yaml, [], earlier)
+    assert (config.training.data, config.validation.data) == ("a.json", "b.json")
+    assert (config.training.iterations, config.training.augmentation.elastic) == (30, None)
+    assert load_training_config(yaml, ["validation.data=none"], earlier).validation.data is None
+    assert load_training_config(yaml).training.data is None
+
+
 def test_several_yaml_files_lie_over_one_another(tmp_path):
     (tmp_path / "a.yaml").write_text("training: {iterations: 1, save_every: 5}\n")
     (tmp_path / "b.yaml").write_text("training: {iterations: 2}\n")
