@@ -126,6 +126,22 @@ def add_workers(parser: Parser, *flags: str) -> None:
     )
 
 
+def add_masks(parser: Parser) -> None:
+    """Add where scores are taken: `--mask` and `--metric_mask`; see `masks`."""
+    parser.add_argument(
+        "--mask", type=path_argument, help="x.zarr/DATASET of the sample's mask (default: none)"
+    )
+    parser.add_argument(
+        "--metric_mask", type=path_argument, nargs="+", metavar="MASK",
+        help="exclusion zones, as x.zarr/DATASET; all of them hold (default: none)",
+    )  # fmt: skip
+
+
+def masks(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the masks that `add_masks` has parsed."""
+    return tuple(str(path) for path in (options.mask, *(options.metric_mask or [])) if path is not None)
+
+
 def path_argument(text: str) -> Path:
     """Return a path with `~` expanded."""
     return Path(text).expanduser()

@@ -1,9 +1,18 @@
 """The verbs that turn predictions into segmentations and scores."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from incasem.cli.arguments import ZYX, Parser, add_workers, make_parser, path_argument, tell, tell_report
+from incasem.cli.arguments import (
+    ZYX,
+    Parser,
+    add_masks,
+    add_workers,
+    make_parser,
+    masks,
+    path_argument,
+    tell,
+    tell_report,
+)
 from incasem.errors import ConfigError, explain
 
 
@@ -56,7 +65,7 @@ def evaluate(program: str, arguments: Sequence[str]) -> None:
         prediction=str(options.prediction),
         thresholds=threshold_range(options.threshold_start, options.threshold_stop, options.threshold_step),
         metric=options.metric,
-        masks=tuple(str(path) for path in _masks(options.mask, options.metric_mask)),
+        masks=masks(options),
         roi_padding=_padding(options.roi_padding),
         class_id=options.class_id,
         kind=options.kind,
@@ -84,11 +93,7 @@ def _evaluate_parser(program: str) -> Parser:
         "-p", "--prediction_probas", type=path_argument, required=True, dest="prediction",
         help="x.zarr/DATASET of probabilities (uint8 or float) or a segmentation",
     )  # fmt: skip
-    add("--mask", type=path_argument, help="x.zarr/DATASET of the sample's mask (default: none)")
-    add(
-        "--metric_mask", type=path_argument, nargs="+", metavar="MASK",
-        help="exclusion zones, as x.zarr/DATASET; all of them hold (default: none)",
-    )  # fmt: skip
+    add_masks(parser)
     add(
         "--roi_padding", type=int, nargs="+", metavar="N",
         help="voxels at the prediction's faces that are not scored, one number or z y x (default: those "
@@ -111,10 +116,6 @@ def _evaluate_parser(program: str) -> Parser:
     )  # fmt: skip
     add_workers(parser)
     return parser
-
-
-def _masks(mask: Path | None, metric_masks: Sequence[Path] | None) -> list[Path]:
-    return [*([] if mask is None else [mask]), *(metric_masks or [])]
 
 
 def _padding(numbers: Sequence[int] | None) -> tuple[int, int, int] | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from incasem.cli.arguments import Parser, add_workers, make_parser, path_argument, tell
+from incasem.cli.arguments import Parser, add_masks, add_workers, make_parser, masks, path_argument, tell
 
 
 def evaluate_segmentation(program: str, arguments: Sequence[str]) -> None:
@@ -16,9 +16,7 @@ def evaluate_segmentation(program: str, arguments: Sequence[str]) -> None:
     job = PartitionOptions(
         labels=str(options.labels),
         segmentations=tuple(str(path) for path in options.segmentation),
-        masks=tuple(
-            str(path) for path in ([options.mask] if options.mask else []) + (options.metric_mask or [])
-        ),
+        masks=masks(options),
         ignored_truth=None if options.count_all else options.ignored_id,
         boundary_tolerance_nm=options.boundary_tolerance,
         boundaries=not options.no_boundaries,
@@ -60,11 +58,7 @@ def _parser(program: str) -> Parser:
         "--metric", choices=("adapted_rand", "voi"), default="adapted_rand",
         help="what the best segmentation is chosen by",
     )  # fmt: skip
-    add("--mask", type=path_argument, help="x.zarr/DATASET of the sample's mask (default: none)")
-    add(
-        "--metric_mask", type=path_argument, nargs="+", metavar="MASK",
-        help="exclusion zones, as x.zarr/DATASET; all of them hold (default: none)",
-    )  # fmt: skip
+    add_masks(parser)
     add("--ignored_id", type=int, default=0, metavar="ID", help="id of the truth whose voxels do not count")
     add("--count_all", action="store_true", help="count all voxels of the truth, --ignored_id too")
     add(

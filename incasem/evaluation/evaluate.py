@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, default_block_shape, run_stage
 from incasem.blockwise.job import identity_as_json
 from incasem.errors import ConfigError, DataError, explain
+from incasem.evaluation.directories import report_directory
 from incasem.geometry import Coordinate, Roi, format_roi, grow
 from incasem.metrics.thresholds import ThresholdScores, ThresholdSweep
 from incasem.tasks.stored import Kind, kind_of, require_finished, unwritten_border
@@ -52,7 +53,7 @@ class EvaluateOptions:
             never written (`unwritten_border`).
         class_id: of a segmentation, the class that is scored; None: every nonzero voxel.
         kind: whether the prediction is taken for probabilities or labels; ``auto`` looks at it (`kind_of`).
-        out_directory: of the report; None: see `default_directory`.
+        out_directory: of the report; None: see `report_directory`.
     """
 
     labels: str
@@ -240,17 +241,6 @@ def _region(prediction: Volume, labels: Volume, padding: tuple[int, int, int]) -
     return region
 
 
-def default_directory(options: EvaluateOptions) -> Path:
-    """Return where the report goes: ``evaluations/NAME`` beside the prediction's container.
-
-    NAME is that of the container, of the prediction's dataset and of the labels'.
-    """
-    container, dataset = split_path(Path(options.prediction).expanduser())
-    parts = [part for part in dataset.split("/") if part not in ("", "volumes", "predictions")]
-    name = "_".join([container.stem, *parts, "vs", Path(options.labels).name])
-    return container.parent / "evaluations" / name
-
-
 def identity_of(options: EvaluateOptions, opened: Opened) -> dict[str, object]:
     """Return all that determines the counts."""
     return {
@@ -273,7 +263,7 @@ def prepare_evaluation(
     grid = Grid(opened.roi_voxels, Coordinate(shape))
     identity: Mapping[str, object] = identity_of(options, opened) | {"block_shape": list(shape)}
     text = json.dumps([identity_as_json(identity), list(grid.total_roi.begin), list(grid.total_roi.shape)])
-    directory = options.out_directory or default_directory(options)
+    directory = report_directory(options.out_directory, options.prediction, options.labels)
     row = ThresholdSweep(options.thresholds).counts.shape
     # A name of its own for each question: another one asked meanwhile does not meet these counts.
     key = hashlib.sha256(text.encode()).hexdigest()[:12]

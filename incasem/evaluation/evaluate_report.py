@@ -1,7 +1,5 @@
 """What an evaluation leaves: `scores.json`, `scores.csv`, and a page with the curves over the thresholds."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,8 +13,10 @@ from incasem.durable import write_durably
 from incasem.errors import DataError
 from incasem.evaluation.block_map import block_map, slowest_blocks
 from incasem.evaluation.diagrams import HEADINGS
-from incasem.evaluation.evaluate import Evaluation, default_directory, score_of
+from incasem.evaluation.directories import report_directory
+from incasem.evaluation.evaluate import Evaluation, score_of
 from incasem.evaluation.report import Curve, Diagram, SlicePanel, write_report
+from incasem.evaluation.report_text import as_csv
 from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.metrics.thresholds import ThresholdScores, reaches
 from incasem.volumes import Volume, exists, open_volume, split_path
@@ -70,11 +70,12 @@ def write_evaluation(evaluation: Evaluation) -> Path:
     Raises:
         DataError: the directory cannot be written.
     """
-    directory = (evaluation.options.out_directory or default_directory(evaluation.options)).expanduser()
+    options = evaluation.options
+    directory = report_directory(options.out_directory, options.prediction, options.labels)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_durably(directory / "scores.json", json.dumps(_record(evaluation), indent=1).encode())
-        write_durably(directory / "scores.csv", _csv(evaluation).encode())
+        write_durably(directory / "scores.csv", as_csv(as_rows(evaluation.sweep.scores())).encode())
     except OSError as error:
         raise DataError(f"{directory} cannot be written: {error}. Choose another --out_directory.") from error
     return write_report(
@@ -156,15 +157,6 @@ def _record(evaluation: Evaluation) -> dict[str, Any]:
         "best": {"threshold": evaluation.best.threshold, "score": score_of(evaluation.best, options.metric)},
         "thresholds": as_rows(evaluation.sweep.scores()),
     }
-
-
-def _csv(evaluation: Evaluation) -> str:
-    rows = as_rows(evaluation.sweep.scores())
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _curves(evaluation: Evaluation) -> list[Curve]:

@@ -20,11 +20,11 @@ from incasem.blockwise import Block, BlockFunction, Grid, Job, default_block_sha
 from incasem.blockwise.job import identity_as_json
 from incasem.durable import write_durably
 from incasem.errors import ConfigError, DataError, explain
+from incasem.evaluation.directories import report_directory
 from incasem.evaluation.partition_inputs import (
     Metric,
     Opened,
     PartitionOptions,
-    default_directory,
     open_inputs,
 )
 from incasem.evaluation.places import Place, find_places
@@ -146,7 +146,7 @@ def prepare(
     text = json.dumps([identity_as_json(identity), list(grid.total_roi.begin), list(grid.total_roi.shape)])
     # A name of its own for each question: another one asked meanwhile does not meet these counts.
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    directory = (options.out_directory or default_directory(options)).expanduser()
+    directory = report_directory(options.out_directory, options.segmentations[0], options.labels)
     row = (len(opened.segmentations), 4)
     counts = create_volume(
         directory / f".tables_{key}.zarr" / "boundaries",

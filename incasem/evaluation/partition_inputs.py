@@ -20,7 +20,6 @@ from incasem.volumes import (
     exists,
     list_datasets,
     open_volume,
-    split_path,
 )
 
 Metric = Literal["adapted_rand", "voi"]
@@ -42,7 +41,7 @@ class PartitionOptions:
         boundaries: whether boundaries are scored at all, which takes most of the time.
         metric: what the best segmentation is chosen by: ``adapted_rand`` error, or the total ``voi``.
         worst: how many mergers and splits of the best segmentation are listed.
-        out_directory: of the report; None: see `default_directory`.
+        out_directory: of the report; None: see `report_directory`.
     """
 
     labels: str
@@ -131,11 +130,3 @@ def _overlap(region: Roi, volume: Volume, labels: Volume) -> Roi:
             )
         )
     return common
-
-
-def default_directory(options: PartitionOptions) -> Path:
-    """Return where the report goes: ``evaluations/NAME`` beside the container of the first segmentation."""
-    container, dataset = split_path(Path(options.segmentations[0]).expanduser())
-    parts = [part for part in dataset.split("/") if part not in ("", "volumes", "predictions")]
-    name = "_".join([container.stem, *parts, "vs", Path(options.labels).name])
-    return container.parent / "evaluations" / name

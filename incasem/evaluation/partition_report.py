@@ -1,7 +1,5 @@
 """What an evaluation of segmentations leaves: `scores.json`, `scores.csv`, a page with the worst errors."""
 
-import csv
-import io
 import json
 import math
 from collections import defaultdict
@@ -10,10 +8,12 @@ from typing import Any
 
 from incasem.durable import write_durably
 from incasem.errors import DataError
+from incasem.evaluation.directories import report_directory
 from incasem.evaluation.partition import Misfit, PartitionEvaluation, Scored, error_of
-from incasem.evaluation.partition_inputs import Metric, default_directory, split_threshold
+from incasem.evaluation.partition_inputs import Metric, split_threshold
 from incasem.evaluation.partition_pictures import diagrams
 from incasem.evaluation.report import Curve, write_report
+from incasem.evaluation.report_text import as_csv
 from incasem.geometry import format_roi
 
 COLUMNS = (
@@ -93,11 +93,12 @@ def write_evaluation(evaluation: PartitionEvaluation) -> Path:
         DataError: the directory cannot be written.
     """
     options = evaluation.options
-    directory = (options.out_directory or default_directory(options)).expanduser()
+    directory = report_directory(options.out_directory, options.segmentations[0], options.labels)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_durably(directory / "scores.json", json.dumps(_record(evaluation), indent=1).encode())
-        write_durably(directory / "scores.csv", _csv(evaluation).encode())
+        rows = [{"segmentation": one.name} | as_row(one) for one in evaluation.scored]
+        write_durably(directory / "scores.csv", as_csv(rows).encode())
     except OSError as error:
         raise DataError(f"{directory} cannot be written: {error}. Choose another --out_directory.") from error
     best = evaluation.best
@@ -190,15 +191,6 @@ def _misfit_record(evaluation: PartitionEvaluation, misfit: Misfit) -> dict[str,
         "nm": [(v + 0.5) * s for v, s in zip(place.voxel, size, strict=True)],
         "contact": place.contact,
     }
-
-
-def _csv(evaluation: PartitionEvaluation) -> str:
-    rows = [{"segmentation": one.name} | as_row(one) for one in evaluation.scored]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _curves(evaluation: PartitionEvaluation) -> list[Curve]:

@@ -1,5 +1,7 @@
 """Numbers, paths and settings as the text of a report; nothing comes out as ``nan``."""
 
+import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
@@ -7,6 +9,15 @@ from numbers import Integral, Real
 import numpy as np
 
 NOT_DEFINED = "not defined"
+
+
+def as_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return at least one row, all with the same names, as a table with a heading; lines end with \\n."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def format_value(value: object) -> str:

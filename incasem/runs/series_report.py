@@ -1,7 +1,5 @@
 """Table and curves of a series of checkpoints."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +12,7 @@ from incasem.durable import write_durably
 from incasem.evaluation.diagrams import HEADINGS, precision_recall_diagram, score_over_iterations
 from incasem.evaluation.report import Curve, write_report
 from incasem.evaluation.report_pictures import curve_png
-from incasem.evaluation.report_text import flat_settings
+from incasem.evaluation.report_text import as_csv, flat_settings
 from incasem.prediction import EntryPrediction
 from incasem.runs.prediction_report import block_facts, block_maps, middle_sections, scored_as
 from incasem.tasks.chosen import task_of
@@ -93,7 +91,7 @@ def _scored(
     }
     curve = score_over_iterations(by_iteration, "f1", iteration)
     content = {
-        "scores.csv": _as_csv(rows),
+        "scores.csv": as_csv(rows).encode(),
         "scores.json": (json.dumps({"best": summary, "scores": rows}, indent=2) + "\n").encode(),
         "f1.png": curve_png(curve),
     }
@@ -143,11 +141,3 @@ def _rows(checkpoints: Mapping[int, Path], scores: Scores) -> Iterator[dict[str,
                 defined = {name: value if math.isfinite(value) else None for name, value in row.items()}
                 place = {"iteration": iteration, "dataset": nickname, "class": class_id}
                 yield place | defined | {"checkpoint": str(checkpoints[iteration])}
-
-
-def _as_csv(rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -175,14 +175,6 @@ def test_an_interrupted_evaluation_goes_on(cell, tmp_path, monkeypatch):
     assert other.path != counts.path
 
 
-def test_the_report_lies_beside_the_container_and_says_what_was_compared(tmp_path):
-    asked = EvaluateOptions(
-        "x.zarr/volumes/labels/er", str(tmp_path / "cell_6.zarr" / GROUP / "prob_maps/class_1")
-    )
-    name = "cell_6_train_0001_predict_0001_prob_maps_class_1_vs_er"
-    assert evaluate.default_directory(asked) == tmp_path / "evaluations" / name
-
-
 def test_bad_input(cell, tmp_path):
     def run(**kwargs):
         fields = {
