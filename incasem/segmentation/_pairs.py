@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from incasem.compiled import compiled
 from incasem.segmentation.region_graph import BINS, EdgeTable, FragmentTable
 
-__all__ = ["EdgeCounter", "count_fragments"]
+__all__ = ["EdgeCounter", "count_fragments", "count_labels"]
 
 _LEAST_SLOTS = 1 << 12
 
@@ -60,7 +60,7 @@ class EdgeCounter:
 
     def add(
         self,
-        fragments_ZYX: NDArray[np.uint64],
+        fragments_ZYX: NDArray[np.unsignedinteger[Any]],
         begin: tuple[int, int, int],
         offset: tuple[int, int, int],
         affinity_ZYX: NDArray[np.uint8],
@@ -150,6 +150,22 @@ def count_fragments(fragments_ZYX: NDArray[np.uint64]) -> FragmentTable:
         pairs.used = _count_ids(plane, pairs.slots, pairs.u, pairs.v, pairs.used, voxels)
     order = np.argsort(pairs.u[: pairs.used])
     return FragmentTable(pairs.u[order], voxels[order])
+
+
+def count_labels(labels_ZYX: NDArray[np.uint32], number: int) -> NDArray[np.int64]:
+    """Return the voxels of each label 1 … ``number``."""
+    voxels = np.zeros(number + 1, np.int64)
+    _count_labels(labels_ZYX.reshape(-1), voxels)
+    return voxels[1:]
+
+
+@compiled
+def _count_labels(labels: Array, voxels: Array) -> None:
+    begin = 0
+    for i in range(1, labels.size + 1):  # run by run
+        if i == labels.size or labels[i] != labels[begin]:
+            voxels[labels[begin]] += i - begin
+            begin = i
 
 
 @compiled

@@ -6,6 +6,9 @@
    (`incasem.segmentation._joining`);
 3. the labels are replaced by these numbers.
 
+Where the region graph is wanted too, the first pass counts it on the way, see
+`incasem.segmentation._piece_graph`.
+
 Fragments are numbered 1, 2, … in the order in which a scan of the volume meets them; 0 is background.
 
 With the method ``watershed`` partition and numbers do not depend on the blocks. With ``seeded`` and
@@ -51,7 +54,9 @@ from incasem.errors import ConfigError, DataError, explain
 from incasem.geometry import Coordinate
 from incasem.segmentation._joining import fragment_of_piece, join, start_matching
 from incasem.segmentation._labelling import labelling, matcher_of
+from incasem.segmentation._piece_graph import count_across, start_collecting
 from incasem.segmentation.affinity_map import AffinityMap
+from incasem.segmentation.edges import GraphTarget
 from incasem.segmentation.extra import import_neurons
 from incasem.segmentation.fragment_settings import FragmentSettings
 from incasem.volumes import (
@@ -90,6 +95,7 @@ def write_fragments(
     progress: bool = True,
     block_shape: Sequence[int] | None = None,
     chunk_shape: Sequence[int] = (128, 128, 128),
+    graph: GraphTarget | None = None,
 ) -> Volume:
     """Write the fragments of an affinity map, continuing an interrupted run.
 
@@ -102,6 +108,9 @@ def write_fragments(
         progress: whether to show progress lines on standard error.
         block_shape: voxels, a multiple of ``chunk_shape``; None chooses one.
         chunk_shape: of the output; voxels.
+        graph: gets the region graph as well, where it can be counted on the way: fragments of the watershed,
+            edges between direct neighbours. Else, or where the fragments are there already, nothing is done
+            with it: `incasem.segmentation.edges.write_edges` makes what is missing.
 
     Returns:
         The output, with an attribute ``num_fragments``.
@@ -114,17 +123,19 @@ def write_fragments(
     """
     if num_workers < 0:
         raise ConfigError(explain("num_workers", num_workers, "0 or more", "Use the number of cores"))
-    stage = prepare_fragments(affinities, output, settings, mask, block_shape, chunk_shape)
+    stage = prepare_fragments(affinities, output, settings, mask, block_shape, chunk_shape, graph)
     final = stage.write_job()
     if is_finished(final, stage.output):
         finish(final)  # a run that was killed between its mark and its cleaning leaves this to us
         return stage.output
+    stage.graph_is_wanted()  # refuses what other fragments left there, before the long work
     with work_lock(replace(final, state_dir=stage.state_dir / "command")):
         if num_workers == 0:
             stage.run_in_process()
         else:
             stage.label(num_workers, progress)
             stage.number(num_workers, progress)
+            stage.collect(num_workers, progress)
             run_stage(final, stage.output, num_workers, progress)
     logger.info("%s holds %s fragments", stage.output.path, stage.output.attributes.get(COUNT_ATTRIBUTE))
     return stage.output
@@ -140,6 +151,7 @@ class FragmentStage:
         settings: how.
         mask: what is not background, or None.
         grid: blocks of all passes.
+        graph: gets the region graph; None for none.
     """
 
     affinities: AffinityMap
@@ -147,6 +159,7 @@ class FragmentStage:
     settings: FragmentSettings
     mask: Volume | None
     grid: Grid
+    graph: GraphTarget | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -155,8 +168,11 @@ class FragmentStage:
 
     @property
     def folder(self) -> Path:
-        """Scratch of runs that cut the volume like this one."""
-        return self.state_dir / "x".join(str(int(s)) for s in self.grid.block_shape)
+        """Scratch of runs that cut the volume and count the graph like this one."""
+        name = "x".join(str(int(s)) for s in self.grid.block_shape)
+        if self.graph is not None:
+            name += "_histograms" if self.graph.settings.histograms else "_edges"
+        return self.state_dir / name
 
     @property
     def identity(self) -> dict[str, object]:
@@ -193,6 +209,7 @@ class FragmentStage:
                 self.scratch(),
                 self.folder / "pieces",
                 durable,
+                None if self.graph is None else self.graph.settings,
             ),
             identity=self.identity,
             state_dir=self.folder / "labelling",
@@ -200,13 +217,42 @@ class FragmentStage:
 
     def match_job(self, *, durable: bool = True) -> Job:
         """Return the second pass: neighbours compare their faces."""
+        count = None
+        if self.graph is not None:
+            count = partial(count_across, histograms=self.graph.settings.histograms)
+        matcher = matcher_of(self.settings)
         return Job(
             name="match faces",
             grid=self.grid,
-            start_worker=partial(start_matching, self.grid, self.folder, matcher_of(self.settings), durable),
+            start_worker=partial(start_matching, self.grid, self.folder, matcher, durable, count),
             identity=self.identity,
             state_dir=self.folder / "matching",
         )
+
+    def graph_job(self, graph: GraphTarget) -> Job:
+        """Return the pass over the tables that puts the region graph together."""
+        start = partial(start_collecting, self.grid, self.folder, graph.store, graph.output(self.grid).cut)
+        return graph.job(self.affinities, self.output, self.grid, start)
+
+    def graph_is_wanted(self) -> bool:
+        """Return whether there is a region graph to be put together.
+
+        Raises:
+            DataError: the store holds the graph of other fragments.
+        """
+        graph = self.graph
+        return graph is not None and not is_finished(self.graph_job(graph), graph.output(self.grid))
+
+    def collect(self, num_workers: int, progress: bool) -> None:
+        """Put the region graph together; 0 workers do it in this process."""
+        if self.graph is None or not self.graph_is_wanted():
+            return
+        job, output = self.graph_job(self.graph), self.graph.output(self.grid)
+        if num_workers > 0 and len(self.grid) > _FEW_BLOCKS:
+            run_stage(job, output, num_workers, progress)
+        else:
+            run_in_process(job)
+            mark_finished(job, output)
 
     def write_job(self) -> Job:
         """Return the last pass: labels become fragments."""
@@ -235,6 +281,7 @@ class FragmentStage:
         run_in_process(self.label_job(durable=False))
         run_in_process(self.match_job(durable=False))
         self.output.set_attributes(**{COUNT_ATTRIBUTE: join(self.grid, self.folder)})
+        self.collect(0, progress=False)
         run_in_process(self.write_job())
         mark_finished(self.write_job(), self.output)
         shutil.rmtree(self.state_dir)
@@ -247,6 +294,7 @@ def prepare_fragments(
     mask: Volume | None = None,
     block_shape: Sequence[int] | None = None,
     chunk_shape: Sequence[int] = (128, 128, 128),
+    graph: GraphTarget | None = None,
 ) -> FragmentStage:
     """Check everything, create the output, and return the passes that fill it; see `write_fragments`."""
     settings = settings or FragmentSettings()
@@ -282,7 +330,10 @@ def prepare_fragments(
     )
     block = block_shape or default_block_shape(created.write_shape, volume_shape=created.shape)
     _check_blocks(block, created)
-    return FragmentStage(affinities, created, settings, mask, Grid(created.roi_voxels, Coordinate(block)))
+    if settings.method != "watershed" or (graph is not None and graph.settings.long_range):
+        graph = None  # counted by a pass of its own, when the fragments are there
+    grid = Grid(created.roi_voxels, Coordinate(block))
+    return FragmentStage(affinities, created, settings, mask, grid, graph)
 
 
 def _check_blocks(block_shape: Sequence[int], output: Volume) -> None:
