@@ -12,17 +12,11 @@ from numpy.typing import NDArray
 from incasem.blockwise import Block, StagedFunction
 from incasem.geometry import Coordinate, Roi
 from incasem.segmentation._basins import AFTER, BEFORE, block_basins
-from incasem.segmentation._joining import (
-    Matcher,
-    Table,
-    flat_in_region,
-    match_basins,
-    match_overlaps,
-    save,
-)
+from incasem.segmentation._joining import Matcher, flat_in_region, match_basins, match_overlaps
 from incasem.segmentation._mutex import mutex_labels
 from incasem.segmentation._piece_graph import count_pieces
 from incasem.segmentation._seeded import seeded_labels
+from incasem.segmentation._tables import Table, save
 from incasem.segmentation.affinity_map import AffinityMap
 from incasem.segmentation.edges import EdgeSettings
 from incasem.segmentation.fragment_settings import FragmentSettings

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid
-from incasem.segmentation._joining import Table, fragment_of_piece, load, neighbours
+from incasem.segmentation._joining import neighbours
 from incasem.segmentation._packing import pack_edges, unpack_edges
 from incasem.segmentation._pairs import EdgeCounter, count_labels
+from incasem.segmentation._tables import Table, fragment_of_piece, load
 from incasem.segmentation.affinity_map import NEAREST
 from incasem.segmentation.edge_store import EdgeStore
 from incasem.segmentation.region_graph import (

@@ -93,6 +93,8 @@ class AffinityMap:
         before = Coordinate(int(self.offsets[c][axis] > 0) for axis, c in enumerate(self.nearest))
         channels = range(min(self.nearest), max(self.nearest) + 1)
         values = self._read(Roi(roi_voxels.begin - before, roi_voxels.shape + before), channels)
+        if list(self.nearest) == list(channels) and not any(before):
+            return values
         nearest = np.empty((3, *roi_voxels.shape), np.uint8)
         for axis, channel in enumerate(self.nearest):
             begin = list(before)

@@ -12,23 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, default_block_shape, run_stage
 from incasem.errors import DataError, explain
 from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.segmentation._pairs import EdgeCounter, count_fragments
 from incasem.segmentation.affinity_map import NEAREST, AffinityMap, Offset
 from incasem.segmentation.edge_store import EdgeStore, cut_of
+from incasem.segmentation.fragment_ids import read_ids
 from incasem.segmentation.region_graph import EdgeTable, FragmentTable
 from incasem.volumes import Volume, check_same_voxel_size, check_spatial
 
-__all__ = ["EdgeSettings", "GraphTarget", "count_block", "read_ids", "write_edges"]
+__all__ = ["EdgeSettings", "GraphTarget", "count_block", "write_edges"]
 
 JOB = "edges"
 _LARGEST_UNIT = 128  # voxels
-_LARGEST_ID = (1 << 63) - 1  # databases have signed integers
 
 
 @dataclass(frozen=True)
@@ -172,28 +169,6 @@ def check_fragments(affinities: AffinityMap, fragments: Volume) -> None:
                 "Correct its offset, or take the fragments of these affinities",
             )
         )
-
-
-def read_ids(fragments: Volume, roi_voxels: Roi) -> NDArray[np.uint64]:
-    """Return ids in a region, 0 beyond the volume; uint64, z, y, x.
-
-    Raises:
-        DataError: an id below 0 or above 2^63 - 1.
-    """
-    ids = fragments.read_voxels(roi_voxels, beyond="constant")
-    found = int(ids.min()) if fragments.dtype.kind == "i" and ids.size else 0
-    if found == 0 and fragments.dtype == np.uint64 and ids.size:
-        found = int(ids.max())
-    if not 0 <= found <= _LARGEST_ID:
-        raise DataError(
-            explain(
-                f"an id in {fragments.path} at {format_roi(roi_voxels)}",
-                found,
-                f"0 (background) to {_LARGEST_ID}",
-                "Relabel the fragments",
-            )
-        )
-    return ids.astype(np.uint64, copy=False)
 
 
 def _start(

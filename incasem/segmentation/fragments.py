@@ -37,8 +37,6 @@ from pathlib import Path
 import numpy as np
 
 from incasem.blockwise import (
-    Block,
-    BlockFunction,
     Grid,
     Job,
     default_block_shape,
@@ -52,9 +50,10 @@ from incasem.blockwise import (
 from incasem.blockwise.state import work_lock
 from incasem.errors import ConfigError, DataError, explain
 from incasem.geometry import Coordinate
-from incasem.segmentation._joining import fragment_of_piece, join, start_matching
+from incasem.segmentation._joining import join, start_matching
 from incasem.segmentation._labelling import labelling, matcher_of
 from incasem.segmentation._piece_graph import count_across, start_collecting
+from incasem.segmentation._writing import LABELS, start_writing
 from incasem.segmentation.affinity_map import AffinityMap
 from incasem.segmentation.edges import GraphTarget
 from incasem.segmentation.extra import import_neurons
@@ -186,7 +185,7 @@ class FragmentStage:
     def scratch(self) -> Volume:
         """Create or reopen the volume of the blocks' own labels."""
         return create_volume(
-            str(self.folder / "labels.zarr"),
+            str(self.folder / LABELS),
             shape=self.output.shape,
             dtype=np.dtype(np.uint32),
             voxel_size=self.output.voxel_size,
@@ -259,7 +258,7 @@ class FragmentStage:
         return Job(
             name=JOB,
             grid=self.grid,
-            start_worker=partial(_start_writing, self.folder, self.output),
+            start_worker=partial(start_writing, self.folder, self.output),
             identity=self.identity,
             state_dir=self.state_dir,
         )
@@ -350,13 +349,3 @@ def _check_blocks(block_shape: Sequence[int], output: Volume) -> None:
                 "Correct it, or leave it out",
             )
         )
-
-
-def _start_writing(folder: Path, output: Volume) -> BlockFunction:
-    labels = open_volume(folder / "labels.zarr")
-
-    def write(block: Block) -> None:
-        table = fragment_of_piece(folder, block.index)
-        output.write_voxels(block.write_roi, table[labels.read_voxels(block.write_roi)])
-
-    return write

@@ -14,7 +14,7 @@ from incasem.blockwise import run_in_process
 from incasem.errors import ConfigError, DataError, FailedBlocksError
 from incasem.geometry import Coordinate, Roi
 from incasem.phantom.affinities import AffinityPhantom
-from incasem.segmentation import _joining, extra, fragments
+from incasem.segmentation import _joining, _tables, extra, fragments
 from incasem.segmentation._mutex import mutex_labels
 from incasem.segmentation._seeded import seeded_labels
 from incasem.segmentation.affinity_map import open_affinities
@@ -255,7 +255,7 @@ def test_ids_beyond_32_bits_survive_every_step(tmp_path):
     stored.mkdir()
     np.save(stored / "first_piece.npy", np.array([0, 2]))
     np.save(stored / "fragment_of_piece.npy", table[1:])
-    read = _joining.fragment_of_piece(stored, 0)
+    read = _tables.fragment_of_piece(stored, 0)
     assert read.dtype == np.uint64
     np.testing.assert_array_equal(read, table)
     grid = fragments.Grid(Roi((0, 0, 0), (10**6, 10**5, 10**5)), Coordinate((100, 100, 100)))
