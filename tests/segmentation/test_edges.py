@@ -70,8 +70,8 @@ def test_worker_processes_give_the_same_bytes(tmp_path):
     assert as_bytes(*graph) == as_bytes(*whole)
     again = write_edges(*arguments, num_workers=2, progress=False, block_shape=(5, 5, 5))
     assert again.already_complete
+    other = replace(target, settings=EdgeSettings(False, True))
     with pytest.raises(DataError, match="histograms: was true, is now false"):
-        other = replace(target, settings=EdgeSettings(False, True))
         write_edges(affinities, fragments, other, num_workers=1, progress=False)
 
 

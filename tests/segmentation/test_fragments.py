@@ -153,7 +153,7 @@ def test_a_graph_of_other_fragments_is_refused_before_the_work(tmp_path):
     run = partial(in_process, affinities, tmp_path / "p.zarr/f", graph=target)
     run()
     shutil.rmtree(tmp_path / "p.zarr/f")
-    with pytest.raises(DataError, match="edges.sqlite was written with other settings:\n  fragments"):
+    with pytest.raises(DataError, match=r"edges\.sqlite was written with other settings:\n  fragments"):
         run()
     assert not list((tmp_path / "p.zarr/f").rglob("*.npz"))
 
