@@ -12,10 +12,12 @@ from incasem.cli import main
 from incasem.config import check_classes, load_data_config, load_prediction_config, load_training_config
 from incasem.errors import ConfigError
 from incasem.networks import build_network
+from incasem.preflight.train import check_training
 from incasem.sharing.connectomics import ImportRequest, import_settings
 from incasem.sharing.connectomics.keys import DEFAULTS, known_keys
 from incasem.sharing.connectomics.settings import read_settings
 from incasem.sharing.connectomics.task import offsets_of
+from incasem.training.preparation import TrainingRequest
 from incasem.training.sources import open_entry
 
 SMALL = {
@@ -116,7 +118,7 @@ def test_a_training_as_the_guide_has_it(folder):
     assert made.missing == ()
 
 
-def test_its_volumes_are_what_is_trained_on(folder):
+def test_its_volumes_are_what_is_trained_on(folder, caplog):
     run(folder)
     training, prediction = configs(folder)
     (entry,) = load_data_config(training.training.data, training.directories.data)
@@ -124,6 +126,11 @@ def test_its_volumes_are_what_is_trained_on(folder):
     assert tuple(opened.roi.shape) == (12, 40, 50)
     assert opened.raw.voxel_size == (30, 6, 6)
     assert (opened.raw.read_voxels(opened.roi) == tifffile.imread(folder / "raw/img.tif")).all()
+    assert opened.truth.instances(opened.roi).max() == 3
+    findings = check_training(TrainingRequest("t", folder / "out/config_training.yaml", ()))
+    assert [f for f in findings.found if f.check == "region" and f.level == "ok"]
+    assert "assumed" not in caplog.text, "the entry states the voxel size that the HDF5 file does not"
+    assert not [f.message for f in findings.found if "assumed" in f.message]
     assert json.loads((folder / "out/training.json").read_text()) == {
         "training": {"raw": "img.tif", "voxel_size": [30, 6, 6], "labels": {"seg.h5/main": 1}}
     }
