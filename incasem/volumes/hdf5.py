@@ -22,7 +22,6 @@ from incasem.volumes.codecs import hdf5_filters
 from incasem.volumes.metadata import axes_for, place_attributes, place_from_attributes
 from incasem.volumes.store import ArrayRequest, Index, Place, format_index, unit_region, units_in
 
-
 SUFFIXES = (".h5", ".hdf5", ".hdf")
 # h5py is not to be entered with the same file in two modes at once.
 _ACCESS = threading.RLock()
