@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from incasem.cli.arguments import ZYX, Parser, add_workers, make_parser, path_argument, tell
+from incasem.errors import ConfigError, explain
 
 if TYPE_CHECKING:
     from incasem.segmentation.fragment_settings import FragmentSettings
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 def segment(program: str, arguments: Sequence[str]) -> None:
     """Segment affinities."""
     options = _parser(program).parse_args(list(arguments))
+    if options.mask is not None and options.fragments is not None:
+        allowed = "only where fragments are made here"
+        raise ConfigError(
+            explain("--mask", options.mask, allowed, "Leave it out, and set --fragments to 0 outside it")
+        )
 
     from incasem.segmentation.agglomeration import SizeRules
     from incasem.segmentation.segment import SegmentOptions
@@ -24,6 +30,7 @@ def segment(program: str, arguments: Sequence[str]) -> None:
         dataset=options.dataset,
         out_file=options.out_filename,
         out_group=options.out_group,
+        offsets=_offsets(options.offsets),
         fragments=_fragment_settings(options),
         own_fragments=None if options.fragments is None else str(options.fragments),
         mask=None if options.mask is None else str(options.mask),
@@ -49,6 +56,11 @@ def _parser(program: str) -> Parser:
     add("-f", "--filename", "--file", type=path_argument, required=True, help="container of the affinities")
     add("-d", "--dataset", required=True, help="affinities, such as …/predict_0001/affinities")
     add(
+        "--offsets", nargs="+", type=int, metavar="N",
+        help="which edge each channel is: z y x of its other end, voxels, channel after channel, such as "
+        "-1 0 0 0 -1 0 0 0 -1 (default: as stored with the affinities; of three channels these)",
+    )  # fmt: skip
+    add(
         "--out_filename", type=path_argument, metavar="FILE",
         help="Zarr or N5 container to write to (default: that of the affinities)",
     )  # fmt: skip
@@ -68,6 +80,15 @@ def _parser(program: str) -> Parser:
     add("-c", "--chunk_shape", nargs=3, type=int, default=[128, 128, 128], metavar=ZYX, help="chunks, voxels")
     add_workers(parser)
     return parser
+
+
+def _offsets(numbers: Sequence[int] | None) -> list[Sequence[int]] | None:
+    if numbers is None:
+        return None
+    if len(numbers) % 3:
+        shown = " ".join(map(str, numbers))
+        raise ConfigError(explain("--offsets", shown, "z y x of each channel, in one list", "Complete it"))
+    return [numbers[at : at + 3] for at in range(0, len(numbers), 3)]
 
 
 def _fragment_settings(options: argparse.Namespace) -> "FragmentSettings":

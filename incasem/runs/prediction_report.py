@@ -173,7 +173,7 @@ def _facts(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, dict[s
 def _panels(prediction: EntryPrediction, task: Task) -> Iterable[SlicePanel]:
     """Yield the three sections through the middle of a region, at most a window of each."""
     entry, roi = prediction.entry, prediction.roi_voxels
-    raw = open_volume(entry.file / entry.raw).with_place(voxel_size=entry.voxel_size)
+    raw = open_volume(entry.file / entry.raw, voxel_size=entry.voxel_size)
     volumes = {name: _open(path, entry) for name, path in prediction.arrays.items()}
     truth = GroundTruth(entry, roi, labels=task.label_kind) if entry.labels else None
     for axis in range(3):
@@ -222,7 +222,7 @@ def decoded_voxels(volume: Volume, roi: Roi) -> int:
 
 
 def _open(path: Path, entry: DataEntry) -> Volume:
-    return open_volume(path).with_place(voxel_size=entry.voxel_size)
+    return open_volume(path, voxel_size=entry.voxel_size)
 
 
 def _section(array_ZYX: NDArray[Any], axis: int) -> NDArray[Any]:

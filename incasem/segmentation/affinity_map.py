@@ -183,7 +183,12 @@ def open_affinities(
 def _checked_offsets(offsets: Any, volume: Volume) -> tuple[Offset, ...]:
     allowed = f"one [z, y, x] in voxels for each of its {volume.shape[0]} channels, no two for one edge"
     refused = DataError(
-        explain(f"offsets of {volume.path}", offsets, allowed, "Give the offsets that it was predicted with")
+        explain(
+            f"offsets of {volume.path}",
+            offsets,
+            allowed,
+            "Give those that it was predicted with, by --offsets or as its attribute `offsets`",
+        )
     )
     if not isinstance(offsets, Sequence) or len(offsets) != volume.shape[0]:
         raise refused

@@ -152,7 +152,7 @@ def connectomics(home: Path, phantom: Phantom) -> Shell:
     part = np.s_[:24, :80, :80]
     for name in ("train", "test"):
         tifffile.imwrite(data / f"{name}-input.tif", phantom.raw_ZYX[part])
-    tifffile.imwrite(data / "train-labels.tif", (phantom.labels["er"][part] + 1).astype(np.uint16))
+        tifffile.imwrite(data / f"{name}-labels.tif", (phantom.labels["er"][part] + 1).astype(np.uint16))
     return shell
 
 

@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -175,6 +176,23 @@ def test_the_command_tells_what_is_there(source, whole, capsys):
     assert f"  {path}: {whole[0].segmentations[0].segments:,} segments" in shown
 
 
+def test_a_map_that_does_not_say_its_offsets(source, whole, tmp_path, capsys):
+    """As HDF5 files of other programs, with any channels in any order."""
+    with h5py.File(tmp_path / "result.h5", "w") as file:
+        file["vol0"] = np.concatenate([source[1][::-1], source[1][:1]])
+    words = ["segment", "-f", str(tmp_path / "result.h5"), "-d", "vol0", "-n", "1", "-o", ""]
+    words += ["--out_filename", str(tmp_path / "out.zarr"), "-c", "8", "8", "8"]
+    words += ["--low", "0.05", "--high", "0.995", "-s", "aff50_his256", "-t", "0.2"]
+    assert main(words) == DataError.exit_code
+    assert "by --offsets" in capsys.readouterr().err
+    assert main([*words, "--offsets", *map(str, (0, 0, -1, 0, -1, 0, -1, 0, 0, -2, 0, 0))]) == 0
+    found = arrays(tmp_path / "out.zarr")
+    for name, wanted in whole[1].items():
+        if name in found:
+            np.testing.assert_array_equal(found[name], wanted)
+    assert "segmentation/aff50_his256_0.2" in found
+
+
 def test_by_default_all_lies_beside_the_affinities():
     assert SegmentOptions(Path("c.zarr"), "a/b/affinities").output == Path("c.zarr/a/b")
     assert SegmentOptions(Path("c.zarr"), "affinities").output == Path("c.zarr")
@@ -195,6 +213,8 @@ def test_by_default_all_lies_beside_the_affinities():
         (["--edge_store", "mysql://x/y"], "allowed: a file, or postgresql"),
         (["--method", "watershet"], "watershed"),
         (["--low", "2"], "low"),
+        (["--offsets", "-1", "0"], "--offsets is -1 0; allowed: z y x of each channel"),
+        (["--mask", "m.zarr/m", "--fragments", "f.zarr/f"], "--mask is m.zarr/m; allowed: only where"),
     ],
 )
 def test_senseless_settings_are_refused_before_anything_is_written(source, tmp_path, capsys, words, message):
