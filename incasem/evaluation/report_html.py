@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from incasem.evaluation.report_pictures import (
+    BOUNDARY_LEGEND,
     CLASS_COLOURS,
     OVERLAY_LEGEND,
     Colour,
@@ -35,7 +36,7 @@ p, li { max-width: 48rem; overflow-wrap: anywhere; }
 .views { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; }
 figure { margin: 0; }
 figcaption { color: var(--quiet); font-size: .9rem; }
-.views img { width: 100%; display: block; image-rendering: pixelated; }
+.views img { width: 100%; display: block; image-rendering: pixelated; outline: 1px solid var(--line); }
 .image { position: relative; }
 .bar { position: absolute; left: 3%; bottom: 3%; border-bottom: 4px solid #fff; color: #fff;
   font-size: .75rem; line-height: 1.4; text-shadow: 0 0 3px #000, 0 0 3px #000;
@@ -123,8 +124,9 @@ def _slices(slices: Sequence[SlicePanel], class_names: Sequence[str]) -> list[st
     parts += [f'<p class="quiet">{escape(line)}</p>' for line in _about_objects(slices)]
     compared = [p for p in slices if p.labels_YX is not None and p.prediction_YX is not None]
     if compared:
-        heading = "Boundaries" if any(p.shows_objects for p in compared) else "Overlay"
-        parts += [f'<p class="quiet">{heading}:</p>', _legend(OVERLAY_LEGEND)]
+        objects = all(p.shows_objects for p in compared)
+        heading = "Boundaries, prediction compared with labels" if objects else "Overlay"
+        parts += [f'<p class="quiet">{heading}:</p>', _legend(BOUNDARY_LEGEND if objects else OVERLAY_LEGEND)]
     for panel in slices:
         bar = _scale_bar(panel)
         figures = [

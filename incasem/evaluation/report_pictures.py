@@ -37,6 +37,9 @@ OVERLAY_LEGEND: dict[str, Colour] = {
     "exclusion zone, not scored": EXCLUDED,
 }
 
+#: The same for boundaries, of which there is one class.
+BOUNDARY_LEGEND = {name: colour for name, colour in OVERLAY_LEGEND.items() if colour != WRONG_CLASS}
+
 #: Colours of classes 1, 2, … in the views of labels and prediction; they repeat after the last.
 CLASS_COLOURS: tuple[Colour, ...] = (
     (230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233), (240, 228, 66),
@@ -156,7 +159,7 @@ def views(panel: SlicePanel) -> dict[str, RGB]:
     raw = grey(panel.raw_YX)
     out = {"raw": raw} | (_object_views if panel.shows_objects else _class_views)(raw, panel)
     if panel.labels_YX is not None and panel.prediction_YX is not None:
-        name = "boundaries" if panel.shows_objects else "overlay"
+        name = "boundaries, compared" if panel.shows_objects else "overlay"
         out[name] = paint_overlay(raw, panel.labels_YX, panel.prediction_YX, panel.excluded_YX)
     return out
 
@@ -175,9 +178,9 @@ def _class_views(raw: RGB, panel: SlicePanel) -> dict[str, RGB]:
 def _object_views(raw: RGB, panel: SlicePanel) -> dict[str, RGB]:
     out = {}
     if panel.ids_YX is not None:
-        out["objects"] = paint_objects(raw, panel.ids_YX)
+        out["objects of the labels"] = paint_objects(raw, panel.ids_YX)
     if panel.affinities_CYX is not None:
-        out["affinities"] = paint_affinities(panel.affinities_CYX)
+        out["affinities z, y, x as red, green, blue"] = paint_affinities(panel.affinities_CYX)
     if panel.labels_YX is None and panel.prediction_YX is not None:
         out["boundaries"] = paint_classes(raw, panel.prediction_YX)
     return out
