@@ -184,7 +184,7 @@ class AffinityOutputs:
 
     tensor: ClassVar[str] = "affinities"
     meaning: ClassVar[str] = (
-        "affinities: channel c at voxel v is the probability that v and v + offsets[c] belong to one object"
+        "probability that voxels v and v + offset belong to one object; offsets: config.incasem.offsets_zyx"
     )
     postprocessing: ClassVar[Mapping[str, Any]] = {"id": "sigmoid"}
     tags: ClassVar[Sequence[str]] = (

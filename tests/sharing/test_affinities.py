@@ -83,6 +83,8 @@ def test_the_description_says_what_each_channel_is(tmp_path):
     assert made["id"] == "affinities"
     assert made["axes"][1]["channel_names"] == NAMES
     assert all(name.isidentifier() for name in NAMES), "which BioImage.IO asks for"
+    assert "offsets_zyx" in made["description"]
+    assert len(made["description"]) <= 128, "which BioImage.IO asks for"
     assert made["postprocessing"] == [{"id": "sigmoid"}]
     assert described["config"]["incasem"]["offsets_zyx"] == OFFSETS
     assert [axis["scale"] for axis in given["axes"][2:]] == list(VOXEL)

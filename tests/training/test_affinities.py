@@ -95,7 +95,7 @@ def test_every_geometry_carries_ids_exactly_and_edges_are_those_of_the_deformed_
 def test_a_training_learns_boundaries_and_scores_them(neurons):
     run_id, lines = run(
         neurons, *AFFINITIES, *UNCHANGED, "training.iterations=60", "validation.validate_every=60",
-        "training.save_every=60", "training.snapshot.every=60",
+        "training.save_every=60", "training.snapshot.every=60", "validation.snapshot.every=1",
     )  # fmt: skip
     folder = neurons / "runs"
     assert any("class 1 is the boundary" in line for line in lines)
