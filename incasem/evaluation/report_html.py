@@ -150,7 +150,8 @@ def _about_objects(slices: Sequence[SlicePanel]) -> list[str]:
     lines = []
     if any(p.ids_YX is not None for p in slices):
         lines.append(
-            "Objects: those of the labels, each in a colour of its own; dark grey where there is none (id 0)."
+            "Objects: those of the labels, each in a colour of its own; dark grey where there is none (id 0) "
+            "or nothing is annotated."
         )
     if any(p.affinities_CYX is not None for p in slices):
         lines.append(

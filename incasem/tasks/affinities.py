@@ -138,10 +138,10 @@ class Affinities:
         affinities, valid, descriptors = self._made(labels_ZYX, mask_ZYX, downsample=(1, 1, 1))
         counted_ZYX = truth.metric_mask(roi_voxels) & valid[self._nearest].all(axis=0)
         classes_ZYX = self.target_classes(affinities | ~valid)  # what is not known is shown as no boundary
-        inside_ZYX, ids_ZYX = self._inner(mask_ZYX), self._inner(labels_ZYX)
+        inside_ZYX, known_ZYX = self._inner(mask_ZYX), self._inner(self._known(labels_ZYX, mask_ZYX))
+        ids_ZYX = np.where(known_ZYX, self._inner(labels_ZYX), 0).astype(np.uint64, copy=False)
         if descriptors is None:
             return Truth(affinities, valid, classes_ZYX, inside_ZYX, counted_ZYX, ids_ZYX)
-        known_ZYX = self._inner(self._known(labels_ZYX, mask_ZYX))
         return Truth(
             np.concatenate([affinities.astype(np.float32), descriptors]),
             np.concatenate([valid, np.broadcast_to(known_ZYX, descriptors.shape)]),
@@ -175,7 +175,7 @@ class Affinities:
         return np.ascontiguousarray(array[..., z, y, x])
 
     def _known(self, labels_ZYX: NDArray[Any], mask_ZYX: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return where descriptors count: in the mask, and in no ignored object."""
+        """Return where labels tell something: in the mask, and in no ignored object."""
         known_ZYX: NDArray[np.bool_] = mask_ZYX != 0
         if self.ignored_ids:
             known_ZYX &= ~np.isin(labels_ZYX, np.array(self.ignored_ids, labels_ZYX.dtype))

@@ -62,7 +62,8 @@ class Truth:
         classes_ZYX: true class of each voxel, 0 … C - 1.
         mask_ZYX: inside the annotated region and its mask.
         counted_ZYX: where scores are taken.
-        ids_ZYX: object of each voxel, uint64, 0 being none; None where the labels are classes. To be shown.
+        ids_ZYX: object of each voxel, uint64, 0 being none or not annotated; None where the labels are
+            classes. To be shown.
     """
 
     target: NDArray[Any]

@@ -129,6 +129,10 @@ def test_truth_keeps_the_ids_to_be_shown(tmp_path):
         task = Affinities(LONG, border_erosion=1, descriptor_sigma=sigma)
         truth = task.truth(GroundTruth(entry, labels="instances"), roi)
         np.testing.assert_array_equal(truth.ids_ZYX, labels[roi.to_slices()])
+    ignoring = Affinities(LONG, ignored_ids=(LARGE,)).truth(GroundTruth(entry, labels="instances"), roi)
+    inside = labels[roi.to_slices()]
+    np.testing.assert_array_equal(ignoring.ids_ZYX, np.where(inside == LARGE, 0, inside))
+    assert (inside == LARGE).any()
 
 
 def test_nearest_affinities_are_in_the_order_of_the_axes():
