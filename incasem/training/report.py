@@ -140,6 +140,8 @@ def _panel(title: str, section: "Section", config: TrainingConfig) -> SlicePanel
         prediction_YX=section.prediction_YX,
         excluded_YX=section.excluded_YX,
         pixel_nm=config.data.voxel_size[2],
+        ids_YX=section.ids_YX,
+        affinities_CYX=section.affinities_CYX,
     )
 
 
