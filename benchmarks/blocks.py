@@ -46,7 +46,9 @@ def _rate(run: Callable[[Path, int, int], None], blocks: int, workers: int) -> f
             began = time.perf_counter()
             run(Path(directory), count, workers)
             seconds.append(time.perf_counter() - began)
-    return (blocks - blocks // 10) / (seconds[1] - seconds[0])
+    taken = seconds[1] - seconds[0]
+    assert taken > 0, f"{blocks} blocks are lost in what starting takes: measure more of them"
+    return (blocks - blocks // 10) / taken
 
 
 def _start_nothing() -> Callable[[Block], None]:
@@ -102,5 +104,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=40_000, help="of the large job (default 40000)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default 2)")
+    parser.add_argument("--repeats", type=int, default=5, help="of each (default 5)")
     options = parser.parse_args()
-    print(as_markdown(main(options.blocks, options.workers)))
+    print(as_markdown(main(options.blocks, options.workers, options.repeats)))

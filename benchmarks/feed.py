@@ -36,12 +36,19 @@ from incasem.volumes import create_volume
 ARRAYS = (Keys.RAW, Keys.LABELS, Keys.MASK, Keys.METRIC_MASK)
 SAMPLED = (*ARRAYS, Keys.LOSS_SCALE)
 OURS = (Keys.RAW, Keys.TARGET, Keys.MASK, Keys.METRIC_MASK, Keys.LOSS_SCALE, Keys.BLOCK, Keys.PLACE)
-SHAPE = SampleShape(Coordinate(204, 204, 204), Coordinate(110, 110, 110))
-SMALL_SHAPE = SampleShape(Coordinate(172, 172, 172), Coordinate(78, 78, 78))
+CONTEXT = 47
+"""Of the network on each side, voxels."""
 SMALL_NETWORK = {"num_fmaps": 12}
 
 
-def main(samples: int = 8, size: int = 320, workers: int = 2, steps: int = 12) -> list[Row]:
+def main(
+    samples: int = 8,
+    size: int = 320,
+    workers: int = 2,
+    steps: int = 12,
+    output: int = 110,
+    small_output: int = 78,
+) -> list[Row]:
     """Measure whole samples, the geometric pass alone, the feed with workers, and a trainer that waits.
 
     Args:
@@ -49,33 +56,40 @@ def main(samples: int = 8, size: int = 320, workers: int = 2, steps: int = 12) -
         size: side of the stored volume (voxels).
         workers: processes of the feed.
         steps: of the small network, each about two CPU seconds.
+        output: side of a sample's output (voxels); its input is 94 voxels longer.
+        small_output: the same of the small network's samples.
     """
     config = TrainingConfig()
+    shape, small_shape = _shape(output), _shape(small_output)
     with tempfile.TemporaryDirectory() as folder:
         entry = _entry(Path(folder), size)
         source = open_entry(entry, cache_bytes=2**29)
         index = index_entry(source)
         few = max(samples // 4, 2)
-        ours = _cpu_seconds(build_pipeline([source], [index], config), samples, OURS)
+        ours = _cpu_seconds(build_pipeline([source], [index], config), samples, OURS, shape)
         locations = Locations(source, index, config.training.reject, config.training.sampling)
         published = _cpu_seconds(
-            _published(VolumeSource(source) + RandomLocation(locations, 0) + _Block(), config), few, SAMPLED
-        )
-        memory, augmentation = _Memory(source), config.training.augmentation
-        our_pass = _cpu_seconds(memory + ResampleAugment(augmentation, Keys.BLOCK), samples, ARRAYS)
-        their_pass = _cpu_seconds(_published_geometry(_Memory(source), config), few, ARRAYS)
-        rate = _samples_a_second(entry, config, workers, samples)
-        waits, step = _share_waited(_our_batches(entry, config), steps)
-        their_waits, _ = _share_waited(_their_batches(source, config), steps)
+            _published(VolumeSource(source) + RandomLocation(locations, 0) + _Block(), config),
+            few, SAMPLED, shape,
+        )  # fmt: skip
+        memory, augmentation = _Memory(source, shape), config.training.augmentation
+        our_pass = _cpu_seconds(memory + ResampleAugment(augmentation, Keys.BLOCK), samples, ARRAYS, shape)
+        their_pass = _cpu_seconds(_published_geometry(_Memory(source, shape), config), few, ARRAYS, shape)
+        rate = _samples_a_second(entry, config, workers, samples, shape)
+        waits, step = _share_waited(_our_batches(entry, config, small_shape), steps)
+        their_waits, _ = _share_waited(_their_batches(source, config, small_shape), steps)
     nodes = "gunpowder's nodes"
     alone = "… its flips, transposes and elastic pass alone"
     feed = f"feed, {workers} workers, wall"
     return [
-        Row("sample 204³ → 110³, volume to tensors", ours, "CPU-s", published, nodes, less_is_better=True),
+        Row(
+            f"sample {_words(shape)}, volume to tensors", ours, "CPU-s", published, nodes, less_is_better=True
+        ),
         Row(alone, our_pass, "CPU-s", their_pass, nodes, less_is_better=True),
         Row(feed, rate, "samples/s", workers / published, f"{nodes}, {workers} ideal cores"),
         Row(
-            f"share of time that the trainer waits, 12 feature maps, 172³ → 78³, {step:.1f} s a step",
+            f"share of time that the trainer waits, {SMALL_NETWORK['num_fmaps']} feature maps, "
+            f"{_words(small_shape)}, {step:.1f} s a step",
             100 * waits,
             "%",
             100 * their_waits,
@@ -83,6 +97,14 @@ def main(samples: int = 8, size: int = 320, workers: int = 2, steps: int = 12) -
             less_is_better=True,
         ),
     ]
+
+
+def _shape(output: int) -> SampleShape:
+    return SampleShape(Coordinate((output + 2 * CONTEXT,) * 3), Coordinate((output,) * 3))
+
+
+def _words(shape: SampleShape) -> str:
+    return f"{shape.input[0]}³ → {shape.output[0]}³"
 
 
 def _entry(folder: Path, size: int) -> DataEntry:
@@ -154,7 +176,7 @@ class _Contiguous(gp.BatchFilter):
 class _Memory(gp.BatchProvider):
     """The arrays around the middle of an entry from memory, so that reading does not count."""
 
-    def __init__(self, source: EntrySource, shape: SampleShape = SHAPE) -> None:
+    def __init__(self, source: EntrySource, shape: SampleShape) -> None:
         self._begin = Coordinate((-200,) * 3)
         roi = Roi(source.roi.center - shape.input // 2 - 200, shape.input + 400)
         self._data = {
@@ -179,21 +201,21 @@ class _Memory(gp.BatchProvider):
         return batch
 
 
-def _cpu_seconds(pipeline: "gp.Pipeline", samples: int, keys: Collection["gp.ArrayKey"]) -> float:
+def _cpu_seconds(
+    pipeline: "gp.Pipeline", samples: int, keys: Collection["gp.ArrayKey"], shape: SampleShape
+) -> float:
     with gp.build(pipeline):
-        pipeline.request_batch(_request(keys, 0))
+        pipeline.request_batch(_request(keys, 0, shape))
         began = time.process_time()
         for number in range(1, samples + 1):
-            batch = pipeline.request_batch(_request(keys, number))
+            batch = pipeline.request_batch(_request(keys, number, shape))
         seconds = (time.process_time() - began) / samples
-    assert batch[Keys.RAW].data.shape == SHAPE.input
+    assert batch[Keys.RAW].data.shape == shape.input
     assert batch[Keys.TARGET if Keys.TARGET in keys else Keys.LABELS].data.any()
     return seconds
 
 
-def _request(
-    keys: Collection["gp.ArrayKey"], number: int | None, shape: SampleShape = SHAPE
-) -> "gp.BatchRequest":
+def _request(keys: Collection["gp.ArrayKey"], number: int | None, shape: SampleShape) -> "gp.BatchRequest":
     """Return the request of a sample; of any sample, where no number is given."""
     request = sample_request(shape, 0, number or 0)
     request[Keys.LABELS] = request[Keys.TARGET].copy()  # what gunpowder's own nodes make the target of
@@ -205,9 +227,11 @@ def _request(
     return request
 
 
-def _samples_a_second(entry: DataEntry, config: TrainingConfig, workers: int, samples: int) -> float:
+def _samples_a_second(
+    entry: DataEntry, config: TrainingConfig, workers: int, samples: int, shape: SampleShape
+) -> float:
     """Return what the feed delivers once its workers are up."""
-    with SampleFeed([entry], config, SHAPE.input, SHAPE.output, seed=0, num_workers=workers) as feed:
+    with SampleFeed([entry], config, shape.input, shape.output, seed=0, num_workers=workers) as feed:
         made = iter(feed)
         # What was made ahead while the workers came up does not count.
         for _ in range(config.training.precache.cache_size + 2 * workers):
@@ -221,21 +245,21 @@ def _samples_a_second(entry: DataEntry, config: TrainingConfig, workers: int, sa
 Arrays = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def _our_batches(entry: DataEntry, config: TrainingConfig) -> Iterator[Arrays]:
+def _our_batches(entry: DataEntry, config: TrainingConfig, shape: SampleShape) -> Iterator[Arrays]:
     """Yield raw data, labels and loss scale of the feed with one process."""
-    with SampleFeed([entry], config, SMALL_SHAPE.input, SMALL_SHAPE.output, seed=0, num_workers=1) as feed:
+    with SampleFeed([entry], config, shape.input, shape.output, seed=0, num_workers=1) as feed:
         for batch in feed.batches():
             yield batch.raw, batch.labels, batch.loss_scale
 
 
-def _their_batches(source: EntrySource, config: TrainingConfig) -> Iterator[Arrays]:
+def _their_batches(source: EntrySource, config: TrainingConfig, shape: SampleShape) -> Iterator[Arrays]:
     """Yield the same of gunpowder's own nodes; from memory, since its processes are forked."""
-    pipeline = _published(_Memory(source, SMALL_SHAPE), config) + gp.PreCache(
+    pipeline = _published(_Memory(source, shape), config) + gp.PreCache(
         cache_size=config.training.precache.cache_size, num_workers=1
     )
     with gp.build(pipeline):
         while True:
-            batch = pipeline.request_batch(_request(SAMPLED, None, SMALL_SHAPE))
+            batch = pipeline.request_batch(_request(SAMPLED, None, shape))
             raw, labels, scale = (
                 torch.from_numpy(batch[key].data)[None] for key in (Keys.RAW, Keys.LABELS, Keys.LOSS_SCALE)
             )
@@ -275,4 +299,6 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--output", type=int, default=110)
+    parser.add_argument("--small_output", type=int, default=78)
     print(as_markdown(main(**vars(parser.parse_args()))))

@@ -32,8 +32,7 @@ ORIGIN = 1
 grid, and the two results can be compared there."""
 SCAN = "gunpowder Scan, float32"
 TILES_OF_OLD = "204³ → 110³"
-TURNS = 5
-"""Of the worker and the bare network, which are compared."""
+PUBLISHED_FMAPS = 32
 LARGE = 1024
 """Edge of the cube that is only planned, voxels."""
 WAYS = {
@@ -43,13 +42,21 @@ WAYS = {
 }
 
 
-def main(size: int = 256, tiles: int = 1, threads: int | None = None) -> list[Row]:
+def main(
+    size: int = 256,
+    tiles: int = 1,
+    threads: int | None = None,
+    num_fmaps: int = PUBLISHED_FMAPS,
+    turns: int = 5,
+) -> list[Row]:
     """Measure the baseline and ours, and check that they agree where they can.
 
     Args:
         size: side of our cube, voxels, at least 204.
         tiles: tiles of the baseline.
         threads: of torch in the baseline; None: all cores, which is what our worker uses.
+        num_fmaps: feature maps of the network; 32 as published, fewer to try the benchmark itself.
+        turns: of the worker and the bare network, which are compared.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -60,11 +67,11 @@ def main(size: int = 256, tiles: int = 1, threads: int | None = None) -> list[Ro
             "OpenVINO is not installed, and so not measured: pip install 'incasem[openvino]'", file=sys.stderr
         )
     with tempfile.TemporaryDirectory() as directory:
-        cell = _Cell(Path(directory), size, tiles)
+        cell = _Cell(Path(directory), size, tiles, num_fmaps)
         rows = []
         for name, settings in ways.items():
             rows += cell.rows_of_way(name, settings)
-        return [*rows, cell.row_of_worker(), *cell.rows_of_plan(), cell.row_of_outputs()]
+        return [*rows, cell.row_of_worker(turns), *cell.rows_of_plan(), cell.row_of_outputs()]
 
 
 class _Watch:
@@ -91,6 +98,7 @@ class _Cell:
     directory: Path
     size: int
     tiles: int
+    num_fmaps: int
 
     def __post_init__(self) -> None:
         from benchmarks.published_scan import OUTPUT
@@ -108,7 +116,7 @@ class _Cell:
         rng = np.random.default_rng(0)
         self.raw.write_voxels(self.raw.roi_voxels, rng.integers(0, 256, extent, dtype=np.uint8))
         torch.manual_seed(0)
-        self.network = Unet()
+        self.network = Unet(num_fmaps=self.num_fmaps)
         self.checkpoint = self.directory / "model_checkpoint_1"
         save_checkpoint(self.checkpoint, self.network, None, {})
 
@@ -132,7 +140,9 @@ class _Cell:
         )  # fmt: skip
         settings = {"torch.device": "cpu", "output_dtype": "float32", **settings}
         overrides = [f"prediction.{key}={json.dumps(value)}" for key, value in settings.items()]
-        config = load_prediction_config(None, [*overrides, f"directories.data={self.directory}"])
+        config = load_prediction_config(
+            None, [*overrides, f"directories.data={self.directory}", f"model.num_fmaps={self.num_fmaps}"]
+        )
         with _Watch() as watch:
             (result,) = predict_entries(
                 config,
@@ -157,7 +167,10 @@ class _Cell:
         difference = float(np.abs(stored - published).max())
         assert difference < 0.02, f"the two predictions disagree by {difference}"
         voxels, emitted = self.size**3 / 1e6, self.emitted / 1e6
-        what = f"published U-Net, {self.size}³, {name}"
+        network = (
+            "published U-Net" if self.num_fmaps == PUBLISHED_FMAPS else f"U-Net of {self.num_fmaps} maps"
+        )
+        what = f"{network}, {self.size}³, {name}"
         return [
             Row(
                 f"{what}, Zarr to Zarr, start-up included",
@@ -170,7 +183,7 @@ class _Cell:
             Row(f"{what}, largest difference of a probability", difference, ""),
         ]  # fmt: skip
 
-    def row_of_worker(self) -> Row:
+    def row_of_worker(self, turns: int) -> Row:
         """Return what a block costs in a worker, against the network alone on data in memory.
 
         The two take turns, and the first of each does not count: it makes the kernels.
@@ -187,7 +200,8 @@ class _Cell:
         block = Roi((ORIGIN,) * 3, [min(b, self.size) for b in plan.block_shape])
         outputs = OutputSet(self.directory / "again.zarr", block, (5.0, 5.0, 5.0), Semantic(2), "uint8")
         worker = PredictionWorker(
-            model={}, checkpoint=self.checkpoint, devices=["cpu"], precision="auto",
+            model={"num_fmaps": self.num_fmaps}, checkpoint=self.checkpoint, devices=["cpu"],
+            precision="auto",
             tile_shape=plan.tile_shape, published=None, raw=self.raw, mask=None,
             outputs=outputs.open(), task=outputs.task, output_dtype="uint8",
         )  # fmt: skip
@@ -198,7 +212,7 @@ class _Cell:
         inputs = [tile.input_roi.shape for tile in tiling.tiles(block)]
         values = [rng.random((1, 1, *shape), np.float32) * 2 - 1 for shape in inputs]
         in_worker, bare = [], []
-        for _ in range(1 + TURNS):
+        for _ in range(1 + turns):
             with _Watch() as watch:
                 predict_block(Grid(block, block.shape).block(0))
             in_worker.append(watch.cpu_seconds)
@@ -207,7 +221,7 @@ class _Cell:
                     predictor.network(value)
             bare.append(watch.cpu_seconds)
         return Row(
-            f"one block of {'×'.join(map(str, block.shape))} in a worker, CPU time, median of {TURNS}",
+            f"one block of {'×'.join(map(str, block.shape))} in a worker, CPU time, median of {turns}",
             median(in_worker[1:]), "s", median(bare[1:]), "the network alone, in memory", True,
         )  # fmt: skip
 
@@ -259,5 +273,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=256, help="side of our cube, voxels (default 256)")
     parser.add_argument("--tiles", type=int, default=1, help="tiles of the baseline (default 1)")
+    parser.add_argument("--num_fmaps", type=int, default=32, help="feature maps of the network (default 32)")
+    parser.add_argument("--turns", type=int, default=5, help="of worker and network, compared (default 5)")
     options = parser.parse_args()
-    print(as_markdown(main(options.size, options.tiles)))
+    print(as_markdown(main(options.size, options.tiles, num_fmaps=options.num_fmaps, turns=options.turns)))

@@ -76,7 +76,8 @@ def read_page(path: Path) -> Page:
 
 
 def pages() -> list[Page]:
-    """Return all pages with commands: the site's own, and the README."""
+    """Return all pages with commands: the site's own, the README, and those of the examples."""
     sources = [p for p in sorted((ROOT / "docs").rglob("*.md")) if "generated" not in p.parts]
-    found = [read_page(path) for path in [ROOT / "README.md", *sources]]
+    examples = sorted((ROOT / "examples").glob("*/README.md"))
+    found = [read_page(path) for path in [ROOT / "README.md", *sources, *examples]]
     return [page for page in found if page.blocks]

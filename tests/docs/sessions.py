@@ -1,14 +1,18 @@
 """The homes that the commands of the documentation begin in: each with what the page takes as given."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 
-from incasem.phantom import Phantom
+from incasem.phantom import NEURON_IDS, Phantom, make_neurites
 from incasem.volumes import create_volume
+from tests.docs.blocks import ROOT, Block
 from tests.end_to_end.conftest import Shell, make_home
 from tests.end_to_end.stand_ins import write_cell, write_checkpoint
 
@@ -26,6 +30,18 @@ TRAINING = (
     "training.iterations=2 training.save_every=1 validation.validate_every=2 training.precache.num_workers=0 "
     "torch.device=cpu"
 )
+# The same for examples/neurons, whose network pools twice.
+NEURONS = (
+    "model.num_fmaps=2 training.input_size_voxels=[56,56,56] training.output_size_voxels=[14,14,14] "
+    "training.iterations=2 training.save_every=1 validation.validate_every=2 training.precache.num_workers=0 "
+    "torch.device=cpu"
+)
+# Its volumes are as long as its data configurations have it along the axis that these divide, and else thin.
+NEURITES = (60, 70, 256)
+FIB25 = (60, 250, 80)
+BASELINE = (60, 70, 80)  # of FIB25, from where the page says
+EPFL = (56, 60, 512)
+FIB25_FILE = "fib25_medulla_neurons_10nm_open.h5"
 _PYTC_BASE = """
 SYSTEM: {NUM_GPUS: 0, NUM_CPUS: 0}
 MODEL:
@@ -51,6 +67,15 @@ MODEL: {ARCHITECTURE: unet_3d, BLOCK_TYPE: residual_se}
 DATASET: {OUTPUT_PATH: outputs/SNEMI_UNet}
 INFERENCE: {OUTPUT_PATH: outputs/SNEMI_UNet/test}
 """
+
+# What somebody who ran the examples in this clone has got there.
+_LEFT_BEHIND = shutil.ignore_patterns("*.zarr", "*.precomputed", "runs", "predictions")
+
+
+def _words(shape: Sequence[int]) -> str:
+    return " ".join(map(str, shape))
+
+
 # What a viewer prints is waited for, then it is ended: nobody sits before it.
 _LOOK = """
 _look() {
@@ -66,28 +91,68 @@ _look() {
   wait $viewer || true
 }
 """
-# `with` settings go behind those of the page, so that they win; everything else stays as printed.
-PRELUDE = f"""
-set -euo pipefail
-{_LOOK}
-_typed() {{
+_TYPED = """
+_typed() {
   case "$1 $2" in
     "incasem view"|"incasem view-rois"|"incasem compare-predictions") _look command "$@"; return;;
   esac
-  case "$*" in
-    *snemi/config_*) command "$@"; return;;
-  esac
-  case "$* " in
-    *" with "*) case "$1 $2 $3" in
-      "incasem train "*|"incasem check train"|"python train.py "*) command "$@" {TRAINING}; return;;
-    esac;;
-  esac
-  command "$@"
-}}
-incasem() {{ _typed incasem "$@"; }}
-python() {{ _typed python "$@"; }}
-cd ~
+  command "$@" $(_added "$PWD: $*")
+}
+incasem() { _typed incasem "$@"; }
+python() { _typed python "$@"; }
 """
+# Nothing is added: every command runs as printed, for as long as that takes.
+AS_PRINTED = f"""
+set -euo pipefail
+{_LOOK}
+_added() {{ :; }}
+{_TYPED}
+"""
+# Settings and options go behind those of the page, so that they win; everything else stays as printed.
+PRELUDE = f"""
+{AS_PRINTED}
+_added() {{
+  case "$1 " in
+    *snemi/config_*) ;;
+    */examples/neurons": incasem train "*) echo "{NEURONS}";;
+    */examples/neurons": incasem phantom "*) echo "--shape {_words(NEURITES)}";;
+    */examples/neurons": incasem baseline-affinities "*) echo "--num_workers 1 --shape {_words(BASELINE)}";;
+    */examples/neurons": incasem segment "*) echo "--num_workers 1 --threshold 0.3";;
+    */examples/neurons": incasem e"*) echo "--num_workers 1";;
+    *": incasem train "*" with "*|*": incasem check train "*" with "*|*": python train.py "*" with "*)
+      echo "{TRAINING}";;
+  esac
+}}
+"""
+
+
+def typed(
+    shell: Shell,
+    blocks: Sequence[Block],
+    *,
+    begin: Path,
+    prelude: str = PRELUDE,
+    timeout_s: float = TIMEOUT_S,
+) -> str:
+    """Type blocks of a page one after the other into one shell; return what they printed.
+
+    Args:
+        shell: of the session.
+        blocks: each has to succeed.
+        begin: the folder that the first one is typed in.
+        prelude: `PRELUDE`, or `AS_PRINTED`.
+        timeout_s: for all of them.
+    """
+    script = prelude
+    for block in blocks:
+        script += f"echo '@@ {block.page}, line {block.line}' >&2\n{block.as_bash()}\n"
+    done = shell.run(script, begin, timeout_s=timeout_s)
+    before, _, last = done.stderr.rpartition("@@ ")
+    assert done.returncode == 0, (
+        f"exit code {done.returncode} in {last}\n{done.stdout[-3000:]}\n{before[-2000:]}"
+    )
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    return done.stdout
 
 
 def empty(home: Path, phantom: Phantom) -> Shell:
@@ -156,9 +221,70 @@ def connectomics(home: Path, phantom: Phantom) -> Shell:
     return shell
 
 
+def examples(home: Path, phantom: Phantom) -> Shell:
+    """The clone with its examples, an environment to activate, and no data."""
+    shell = make_home(home)
+    shutil.copytree(ROOT / "examples", home / "incasem/examples", ignore=_LEFT_BEHIND)
+    activate = home / "incasem/.venv/bin/activate"
+    activate.parent.mkdir(parents=True)
+    activate.touch()  # the tested environment is active
+    return shell
+
+
+def neurons(home: Path, phantom: Phantom) -> Shell:
+    """The same, a stand-in of FIB-25 where the page has it, and regions that are as small as the volumes."""
+    shell = examples(home, phantom)
+    tissue = make_neurites((FIB25[0], FIB25[1] // 2, FIB25[2]), seed=6)
+    ids_ZYX = tissue.labels[NEURON_IDS].astype(np.uint16)
+    mirrored = np.concatenate([ids_ZYX, ids_ZYX[:, ::-1] + ids_ZYX.max()], axis=1)
+    raw_ZYX = np.concatenate([tissue.raw_ZYX, tissue.raw_ZYX[:, ::-1]], axis=1)
+    _write_hdf5(home / "shared/data" / FIB25_FILE, {"raw": raw_ZYX, "labels/neuron_ids": mirrored})
+    for name, extent in (("phantom", NEURITES), ("fib25", FIB25)):
+        _clip_regions(home / "incasem/examples/neurons/data_configs", name, extent)
+    return shell
+
+
+def organelles(home: Path, phantom: Phantom) -> Shell:
+    """The same for the EPFL volume: four mirrored cells, as long as that one and else thin."""
+    shell = examples(home, phantom)
+    cells = {"raw": phantom.raw_ZYX, "labels/mito": phantom.semantic("mito")}
+    part = np.s_[: EPFL[0], : EPFL[1]]
+    there_and_back = {n: np.concatenate([a[part], a[part][..., ::-1]] * 2, axis=2) for n, a in cells.items()}
+    _write_hdf5(
+        home / "shared/data/epfl_ca1_mito_10nm_open.h5",
+        {name: array[..., : EPFL[2]] for name, array in there_and_back.items()},
+    )
+    _clip_regions(home / "incasem/examples/organelles/data_configs", "epfl_mito", EPFL)
+    return shell
+
+
+def _write_hdf5(file: Path, datasets: dict[str, NDArray]) -> None:
+    """Write datasets of 10 nm below ``volumes`` as the files in `shared/data` have them."""
+    file.parent.mkdir(parents=True)
+    with h5py.File(file, "w") as stored:
+        for name, array_ZYX in datasets.items():
+            dataset = stored.create_dataset(
+                f"volumes/{name}", data=array_ZYX, chunks=True, compression="gzip"
+            )
+            dataset.attrs.update(offset=np.zeros(3), resolution=np.full(3, 10.0), unit="nm")
+
+
+def _clip_regions(folder: Path, name: str, extent: Sequence[int]) -> None:
+    """Let the regions of data configurations that begin with a name end where a volume ends (voxels)."""
+    for path in sorted(folder.glob(f"{name}_*.json")):
+        entries = json.loads(path.read_text())
+        for entry in entries.values():
+            ends = zip(entry["shape"], entry["offset"], extent, strict=True)
+            entry["shape"] = [min(size, end - begin) for size, begin, end in ends]
+        path.write_text(json.dumps(entries))
+
+
 SESSIONS: dict[str, Callable[[Path, Phantom], Shell]] = {
-    session.__name__: session for session in (empty, stacks, guide, cell, trained, connectomics)
+    session.__name__: session
+    for session in (empty, stacks, guide, cell, trained, connectomics, examples, neurons, organelles)
 }
+# Where a session begins, below the home.
+BEGINS = {"examples": "incasem", "neurons": "incasem", "organelles": "incasem"}
 
 
 def _write_configs(home: Path) -> None:
