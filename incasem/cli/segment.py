@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 def segment(program: str, arguments: Sequence[str]) -> None:
     """Segment affinities."""
     options = _parser(program).parse_args(list(arguments))
-    if options.mask is not None and options.fragments is not None:
-        allowed = "only where fragments are made here"
-        raise ConfigError(
-            explain("--mask", options.mask, allowed, "Leave it out, and set --fragments to 0 outside it")
-        )
 
     from incasem.segmentation.agglomeration import SizeRules
     from incasem.segmentation.segment import SegmentOptions

@@ -1,6 +1,5 @@
 """What an evaluation of segmentations compares: the volumes, checked, and the region that they share."""
 
-import logging
 import math
 import re
 from collections.abc import Sequence
@@ -21,9 +20,8 @@ from incasem.volumes import (
     exists,
     list_datasets,
     open_volume,
+    placed_like,
 )
-
-logger = logging.getLogger(__name__)
 
 Metric = Literal["adapted_rand", "voi"]
 _THRESHOLD = re.compile(r"(?P<stem>.*?)_?(?P<threshold>\d+(\.\d+)?)")
@@ -103,14 +101,7 @@ def _placed_alike(volumes: Sequence[Volume]) -> list[Volume]:
     stated = next((volume for volume in volumes if volume.has_stated_place), None)
     if stated is None:
         return list(volumes)  # scores count voxels
-    placed = []
-    for volume in volumes:
-        if volume.has_stated_place:
-            placed.append(volume)
-            continue
-        logger.warning("%s states no voxel size; that of %s is taken", volume.path, stated.path)
-        placed.append(volume.with_place(voxel_size=stated.voxel_size))
-    return placed
+    return [placed_like(volume, stated) for volume in volumes]
 
 
 def _expand(paths: Sequence[str]) -> list[str]:

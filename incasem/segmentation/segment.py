@@ -31,7 +31,7 @@ from incasem.segmentation.fragment_settings import FragmentSettings
 from incasem.segmentation.fragments import write_fragments
 from incasem.segmentation.relabel import LookUp, create_segmentation, relabel_job
 from incasem.segmentation.scoring import Scoring, parse_scoring
-from incasem.volumes import Volume, open_volume, split_path
+from incasem.volumes import Volume, open_volume, placed_like, split_path
 
 __all__ = ["SegmentOptions", "SegmentReport", "Segmentation", "segment"]
 
@@ -138,11 +138,13 @@ def segment(options: SegmentOptions, *, num_workers: int, progress: bool = True)
     """
     scoring = parse_scoring(options.scoring)
     thresholds = check_thresholds(options.thresholds)
-    names = {_name(scoring, t): t for t in thresholds}
-    if len(names) < len(thresholds):
+    if len({_name(scoring, t) for t in thresholds}) < len(thresholds):
         raise ConfigError(
             explain("threshold", thresholds, "numbers that differ in six digits", "Leave some of them out")
         )
+    if options.mask is not None and options.own_fragments is not None:
+        todo = "Leave it out, and set the fragments to 0 outside it"
+        raise ConfigError(explain("mask", options.mask, "only where fragments are made here", todo))
     if num_workers < 1:
         raise ConfigError(explain("num_workers", num_workers, "1 or more", "Use the number of cores"))
     affinities = open_affinities(f"{options.file.expanduser()}/{options.dataset.strip('/')}", options.offsets)
@@ -161,7 +163,7 @@ def segment(options: SegmentOptions, *, num_workers: int, progress: bool = True)
                 progress=progress,
                 block_shape=options.block_shape,
             )
-        targets = [_Target(options, name, t, affinities, fragments) for name, t in names.items()]
+        targets = [_Target(options, scoring, t, affinities, fragments) for t in thresholds]
         with clock("agglomeration"):
             _agglomerate(targets, graph.store, scoring, options.rules)
         with clock("relabel"):
@@ -212,7 +214,7 @@ def _fragments(
     options: SegmentOptions, affinities: AffinityMap, graph: GraphTarget, num_workers: int, progress: bool
 ) -> Volume:
     if options.own_fragments is not None:
-        return open_volume(options.own_fragments)
+        return placed_like(open_volume(options.own_fragments, quiet=True), affinities.volume)
     return write_fragments(
         affinities,
         options.output / "fragments",
@@ -248,7 +250,12 @@ class _Target:
     """One threshold: its look-up table, its volume, and the job that writes it."""
 
     def __init__(
-        self, options: SegmentOptions, name: str, threshold: float, affinities: AffinityMap, fragments: Volume
+        self,
+        options: SegmentOptions,
+        scoring: Scoring,
+        threshold: float,
+        affinities: AffinityMap,
+        fragments: Volume,
     ) -> None:
         """Create the volume.
 
@@ -260,13 +267,14 @@ class _Target:
         self.identity: dict[str, Any] = {
             **affinities.identity(),
             "fragments": fragments.fingerprint(),
-            "scoring": options.scoring,
+            "scoring": scoring.name,
             "threshold": threshold,
             "long_range": options.long_range,
             "min_size": rules.min_size,
             "join_affinity": rules.join_affinity if rules.min_size else None,
             "dust": rules.dust,
         }
+        name = _name(scoring, threshold)
         self.table = LookUp(options.output / "lookup" / name)
         path = str(options.output / "segmentation" / name)
         self.volume = create_segmentation(path, fragments, options.chunk_shape)

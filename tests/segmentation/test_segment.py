@@ -96,7 +96,7 @@ def test_what_is_finished_is_kept(source, whole):
     assert list(first.seconds) == ["fragments", "edges", "agglomeration", "relabel"]
     assert [s.threshold for s in first.segmentations] == [0.2, 0.6]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    again = segment(options(source, out), num_workers=1, progress=False)
+    again = segment(options(source, out, scoring="hist_quant_50_initmax"), num_workers=1, progress=False)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
     assert again.segmentations == first.segmentations
     more = segment(options(source, out, thresholds=[0.6, 0.4]), num_workers=1, progress=False)
@@ -214,7 +214,7 @@ def test_by_default_all_lies_beside_the_affinities():
         (["--method", "watershet"], "watershed"),
         (["--low", "2"], "low"),
         (["--offsets", "-1", "0"], "--offsets is -1 0; allowed: z y x of each channel"),
-        (["--mask", "m.zarr/m", "--fragments", "f.zarr/f"], "--mask is m.zarr/m; allowed: only where"),
+        (["--mask", "m.zarr/m", "--fragments", "f.zarr/f"], "mask is m.zarr/m; allowed: only where"),
     ],
 )
 def test_senseless_settings_are_refused_before_anything_is_written(source, tmp_path, capsys, words, message):
@@ -225,3 +225,18 @@ def test_senseless_settings_are_refused_before_anything_is_written(source, tmp_p
     assert code == ConfigError.exit_code
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_fragments_of_a_file_that_states_no_voxel_size(tmp_path, caplog):
+    values, neurites = phantom((16, 16, 16))
+    store(tmp_path / "a.zarr/affinities", values, begin=(0, 0, 0))
+    with h5py.File(tmp_path / "theirs.h5", "w") as file:
+        file["main"] = neurites
+    own = SegmentOptions(
+        tmp_path / "a.zarr", "affinities", own_fragments=f"{tmp_path}/theirs.h5/main", thresholds=[0]
+    )
+    report = segment(own, num_workers=1, progress=False)
+    found = open_volume(report.segmentations[0].path)
+    np.testing.assert_array_equal(found.read_voxels(found.roi_voxels), neurites)
+    assert found.voxel_size == open_volume(tmp_path / "a.zarr/affinities").voxel_size
+    assert "theirs.h5/main states no voxel size" in caplog.text
