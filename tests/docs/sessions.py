@@ -119,7 +119,7 @@ _added() {{
     */examples/neurons": incasem baseline-affinities "*) echo "--num_workers 1 --shape {_words(BASELINE)}";;
     */examples/neurons": incasem segment "*) echo "--num_workers 1 --threshold 0.3";;
     */examples/neurons": incasem e"*) echo "--num_workers 1";;
-    *": incasem train "*" with "*|*": incasem check train "*" with "*|*": python train.py "*" with "*)
+    *": incasem train"*" with "*|*": incasem check train"*" with "*|*": python train.py"*" with "*)
       echo "{TRAINING}";;
   esac
 }}
