@@ -167,8 +167,8 @@ def label_components(
         mask: the mask; ``grid`` must have no context.
         grid: the region and its blocks.
         folder: where tables and marks are kept, until the caller has used them and removes the folder.
-        connectivity: 6 (faces), 18 (edges too) or 26 (corners too); in each section (z) by itself 4 (faces) or
-            8 (edges too).
+        connectivity: 6 (faces), 18 (edges too) or 26 (corners too); in each section (z) by itself 4 (faces)
+            or 8 (edges too).
         identity: everything that determines the mask; an interrupted run of the same identity is continued.
         num_workers: worker processes; 0 does it in this process, without marks.
         progress: whether to show progress lines.

@@ -4,7 +4,7 @@ What turns annotated membranes into the ids that affinities are learnt from: eac
 membrane is an object. In stacks of thick sections nothing says which piece goes on where in the next section;
 there, ``per_section`` makes objects of one section each, whose ids are unique in the whole volume.
 
-Ids are 1, 2, … in the order in which a scan of the volume meets the objects; they do not depend on the blocks.
+Ids are 1, 2, … in the order in which a scan of the volume meets the objects, whatever the blocks.
 """
 
 import time
@@ -174,9 +174,7 @@ class ComponentStage:
         )
 
 
-def prepare_components(
-    options: ComponentOptions, block_shape: Sequence[int] | None = None
-) -> ComponentStage:
+def prepare_components(options: ComponentOptions, block_shape: Sequence[int] | None = None) -> ComponentStage:
     """Check everything, create the output, and return the passes that fill it.
 
     Args:
@@ -222,7 +220,8 @@ def _is_zero(values: NDArray[Any]) -> NDArray[np.bool_]:
 def _start_writing(
     mask: Mask, table: ComponentTable | None, ids: NDArray[np.uint64] | None, output: Volume
 ) -> BlockFunction:
-    assert table is not None and ids is not None, "objects are found before they are written"
+    assert table is not None, "objects are found before they are written"
+    assert ids is not None
     read = mask()
 
     def write(block: Block) -> None:

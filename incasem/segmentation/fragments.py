@@ -250,6 +250,8 @@ def prepare_fragments(
 ) -> FragmentStage:
     """Check everything, create the output, and return the passes that fill it; see `write_fragments`."""
     settings = settings or FragmentSettings()
+    if settings.per_section:
+        affinities = affinities.by_section()
     if settings.method == "mutex":
         import_neurons("mwatershed")
     else:
