@@ -65,8 +65,9 @@ def phantom(program: str, arguments: Sequence[str]) -> None:
     parser = make_parser(
         program,
         "Generate a FIB-SEM cell with exact labels (instance ids) of mitochondria, ER, nuclear envelope and "
-        "nuclear pores, or a block of dense neurites with theirs (volumes/labels/neuron_ids). The same "
-        "options give the same bytes.",
+        "nuclear pores, or a block of dense neurites with theirs (volumes/labels/neuron_ids) and with the "
+        "membranes between them, drawn section by section (volumes/labels/membrane). The same options give "
+        "the same bytes.",
     )
     add = parser.add_argument
     add("--kind", choices=("cell", "neurites"), default="cell", help="what to generate")
