@@ -211,7 +211,7 @@ def test_senseless_settings_are_refused_before_anything_is_written(source, tmp_p
 @pytest.fixture(scope="module")
 def flat(tmp_path_factory):
     """A map without edges between sections, and one with them."""
-    values, neurites = phantom((6, 48, 64), noise=0.15)
+    values, neurites = phantom((4, 48, 64), noise=0.15)
     folder = tmp_path_factory.mktemp("flat")
     store(folder / "flat.zarr/affinities", values[1:], chunks=(2, 16, 16), offsets=[[0, -1, 0], [0, 0, -1]])
     store(folder / "deep.zarr/affinities", values, chunks=(2, 16, 16))
@@ -244,8 +244,8 @@ def test_section_by_section_each_is_segmented_as_if_it_were_alone(flat, tmp_path
     else:
         made = by_section(source, tmp_path / "all.zarr", *words, "-b", "2", "48", "64", method=method)
     ids = made["segmentation/mean_0.4"]
-    for z, section in enumerate(ids):
-        alone = tmp_path / f"{z}.zarr"
+    for z in (0, 3):
+        section, alone = ids[z], tmp_path / f"{z}.zarr"
         store(
             alone / "affinities", flat[1][1:, z : z + 1], chunks=(1, 16, 16), offsets=[[0, -1, 0], [0, 0, -1]]
         )
@@ -254,7 +254,7 @@ def test_section_by_section_each_is_segmented_as_if_it_were_alone(flat, tmp_path
         assert not np.isin(section[section > 0], np.delete(ids, z, axis=0)).any(), "ids of one section only"
     if method != "mutex":  # whose pieces, from edges to direct neighbours only, are small
         score = PartitionAccumulator(None)
-        truth = flat[2] + np.arange(6, dtype=np.uint64)[:, None, None] * np.uint64(1000)
+        truth = flat[2] + np.arange(4, dtype=np.uint64)[:, None, None] * np.uint64(1000)
         score.add(ids, truth)
         assert score.scores().adapted_rand_error < 0.3
 
