@@ -137,7 +137,11 @@ def _add_fragments(parser: Parser) -> None:
         ),
     ):
         add(flag, type=float, default=number, metavar=metavar, help=text)
-    add("--per_section", action="store_true", help="seeded: each section alone, by its edges in y and x")
+    add(
+        "--per_section", action="store_true",
+        help="fragments of one section each, by its edges in y and x; so are the segments of a map without "
+        "edges between sections",
+    )  # fmt: skip
     add(
         "--long_range_stride", nargs=3, type=int, default=list(default.long_range_stride), metavar=ZYX,
         help="mutex: take the other edges of every n-th voxel only",

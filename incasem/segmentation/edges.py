@@ -197,6 +197,8 @@ def count_block(
     if len(sizes):
         near = affinities.read_nearest(roi)
         for axis, offset in enumerate(NEAREST):
+            if affinities.nearest[axis] is None:
+                continue
             counter.add(ids, begin, offset, near[axis], near=True)
         del near
         if far:

@@ -107,8 +107,8 @@ def write_fragments(
         progress: whether to show progress lines on standard error.
         block_shape: voxels, a multiple of ``chunk_shape``; None chooses one.
         chunk_shape: of the output; voxels.
-        graph: gets the region graph as well, where it can be counted on the way: fragments of the watershed,
-            edges between direct neighbours. Else, or where the fragments are there already, nothing is done
+        graph: gets the region graph as well, where it can be counted on the way: fragments of the watershed
+            in 3D, edges between direct neighbours. Else, or where the fragments are there already, nothing is done
             with it: `incasem.segmentation.edges.write_edges` makes what is missing.
 
     Returns:
@@ -297,6 +297,8 @@ def prepare_fragments(
 ) -> FragmentStage:
     """Check everything, create the output, and return the passes that fill it; see `write_fragments`."""
     settings = settings or FragmentSettings()
+    if settings.per_section:
+        affinities = affinities.by_section()
     if settings.method == "mutex":
         import_neurons("mwatershed")
     else:
@@ -329,10 +331,15 @@ def prepare_fragments(
     )
     block = block_shape or default_block_shape(created.write_shape, volume_shape=created.shape)
     _check_blocks(block, created)
-    if settings.method != "watershed" or (graph is not None and graph.settings.long_range):
-        graph = None  # counted by a pass of its own, when the fragments are there
+    if graph is not None and not _counts_on_the_way(settings, graph):
+        graph = None
     grid = Grid(created.roi_voxels, Coordinate(block))
     return FragmentStage(affinities, created, settings, mask, grid, graph)
+
+
+def _counts_on_the_way(settings: FragmentSettings, graph: GraphTarget) -> bool:
+    """Return whether blocks and their faces tell the whole graph; else it takes a pass of its own."""
+    return settings.method == "watershed" and not (settings.per_section or graph.settings.long_range)
 
 
 def _check_blocks(block_shape: Sequence[int], output: Volume) -> None:

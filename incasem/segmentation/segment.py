@@ -148,6 +148,8 @@ def segment(options: SegmentOptions, *, num_workers: int, progress: bool = True)
     if num_workers < 1:
         raise ConfigError(explain("num_workers", num_workers, "1 or more", "Use the number of cores"))
     affinities = open_affinities(f"{options.file.expanduser()}/{options.dataset.strip('/')}", options.offsets)
+    if options.fragments.per_section and not affinities.connects_sections:
+        affinities = affinities.by_section()
     _ = affinities.nearest
     graph = _graph(options, scoring)
     clock = _Clock()

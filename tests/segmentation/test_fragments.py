@@ -158,7 +158,9 @@ def test_a_graph_of_other_fragments_is_refused_before_the_work(tmp_path):
     assert not list((tmp_path / "p.zarr/f").rglob("*.npz"))
 
 
-@pytest.mark.parametrize("how", [{"method": "seeded"}, {"method": "mutex"}, {"long_range": True}])
+@pytest.mark.parametrize(
+    "how", [{"method": "seeded"}, {"method": "mutex"}, {"per_section": True}, {"long_range": True}]
+)
 def test_graphs_that_faces_do_not_tell_are_left_to_a_pass_of_their_own(tmp_path, how):
     affinities, target = phantom_map(tmp_path, (16, 16, 16)), graph_target(tmp_path / "p.zarr")
     if how.pop("long_range", False):
