@@ -162,9 +162,11 @@ class AffinityMap:
         low, high = float(values.min()), float(values.max())
         if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):  # also where they are NaN
             found = "NaN" if np.isnan(low) else f"{low:g} to {high:g}"
+            fits = (values >= -_RANGE_TOLERANCE) & (values <= 1 + _RANGE_TOLERANCE)
+            first = tuple(int(i) for i in np.argwhere(~fits)[0][1:] + np.array(roi.begin))
             raise DataError(
                 explain(
-                    f"values of {self.volume.path} in {format_roi(roi)}",
+                    f"values of {self.volume.path} in {format_roi(roi)}, first at voxel {first},",
                     found,
                     "affinities from 0 to 1 in a map of floats",
                     "Repeat the prediction there" if found == "NaN" else "Rescale the map, or store uint8",

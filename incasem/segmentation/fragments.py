@@ -108,8 +108,8 @@ def write_fragments(
         block_shape: voxels, a multiple of ``chunk_shape``; None chooses one.
         chunk_shape: of the output; voxels.
         graph: gets the region graph as well, where it can be counted on the way: fragments of the watershed
-            in 3D, edges between direct neighbours. Else, or where the fragments are there already, nothing is done
-            with it: `incasem.segmentation.edges.write_edges` makes what is missing.
+            in 3D, edges between direct neighbours. Else, or where the fragments are there already, nothing is
+            done with it: `incasem.segmentation.edges.write_edges` makes what is missing.
 
     Returns:
         The output, with an attribute ``num_fragments``.

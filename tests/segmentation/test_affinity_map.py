@@ -84,8 +84,10 @@ def test_senseless_values_are_refused_when_read(tmp_path, value, message):
     values[1, 2, 2, 2] = value
     store(tmp_path / "a.zarr/a", values)
     affinities = open_affinities(tmp_path / "a.zarr/a")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as refused:
         affinities.read(affinities.roi_voxels)
+    at = tuple(int(b) + 2 for b in affinities.roi_voxels.begin)
+    assert f"first at voxel {at}" in str(refused.value)
     affinities.read(Roi((0, 0, 0), (2, 4, 4)))
 
 
