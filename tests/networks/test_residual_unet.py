@@ -388,4 +388,4 @@ def test_wide_sections_in_bfloat16_do_not_end_in_a_crash(activation):
     assert float((low - full).norm() / full.norm()) < 0.1
     fast = InferenceNetwork(network, "cpu", torch.bfloat16)
     with torch.no_grad():
-        assert (fast(raw).sigmoid() - network(raw).sigmoid()).abs().max() < 0.05
+        assert (fast(raw).sigmoid() - network(raw).sigmoid()).abs().mean() < 0.01
