@@ -18,8 +18,11 @@ from incasem.errors import ConfigError, explain
 
 __all__ = ["REACH", "Pieces", "label_block", "load_pieces", "pieces_of", "save", "touching_pieces"]
 
-REACH = {6: 1, 18: 2, 26: 3}
+REACH = {4: 1, 8: 2, 6: 1, 18: 2, 26: 3}
 """How many axes two neighbouring voxels may differ in, for each connectivity."""
+
+_IN_SECTION = (4, 8)
+"""Of these, neighbours lie in one section (one z)."""
 
 Pieces: TypeAlias = dict[str, NDArray[Any]]
 """``sizes`` (voxels), ``first`` (place of the first voxel in a scan of the whole region) and ``at_border``,
@@ -30,13 +33,17 @@ def label_block(mask_ZYX: NDArray[np.bool_], connectivity: int) -> tuple[NDArray
     """Return the pieces of one block (0 is outside), and how many there are.
 
     Raises:
-        ConfigError: a connectivity other than 6, 18 or 26.
+        ConfigError: a connectivity that is none of `REACH`.
     """
     from scipy import ndimage
 
     if connectivity not in REACH:
-        raise ConfigError(explain("connectivity", connectivity, "6, 18 or 26", "Choose one of them"))
-    return ndimage.label(mask_ZYX, ndimage.generate_binary_structure(3, REACH[connectivity]))
+        allowed = "6, 18 or 26; 4 or 8 within sections"
+        raise ConfigError(explain("connectivity", connectivity, allowed, "Choose one of them"))
+    neighbours = ndimage.generate_binary_structure(3, REACH[connectivity])
+    if connectivity in _IN_SECTION:
+        neighbours[[0, 2]] = False
+    return ndimage.label(mask_ZYX, neighbours)
 
 
 def pieces_of(labels_ZYX: NDArray[np.int32], count: int, block: Block, region: Grid) -> Pieces:
@@ -76,32 +83,36 @@ def touching_pieces(
         grid: the blocks.
         block: whose neighbours are looked at; only later ones, so that each pair is seen once.
         folder: where `save` stored the pieces.
-        connectivity: 6, 18 or 26.
+        connectivity: one of `REACH`.
 
     Yields:
         Index of the neighbour, and pairs (piece of the block, piece of the neighbour), shape (n, 2).
     """
-    reach = REACH[connectivity]
+    reach, in_section = REACH[connectivity], connectivity in _IN_SECTION
     place = np.array(np.unravel_index(block.index, grid.shape))
     with load_pieces(folder, block.index) as own:
         for direction in itertools.product((-1, 0, 1), repeat=3):
             neighbour = place + direction
             if direction <= (0, 0, 0) or np.count_nonzero(direction) > reach:
                 continue
+            if in_section and direction[0]:
+                continue
             if (neighbour < 0).any() or (neighbour >= grid.shape).any():
                 continue
             index = int(np.ravel_multi_index(tuple(neighbour), grid.shape))
             with load_pieces(folder, index) as other:
-                yield index, _pairs(own, other, direction, reach)
+                yield index, _pairs(own, other, direction, reach, in_section)
 
 
-def _pairs(own: Any, other: Any, direction: tuple[int, ...], reach: int) -> NDArray[np.int64]:
+def _pairs(
+    own: Any, other: Any, direction: tuple[int, ...], reach: int, in_section: bool
+) -> NDArray[np.int64]:
     axis = next(a for a in range(3) if direction[a])
     near, far = own[f"face_{axis}1"], other[f"face_{axis}0"]
     shifts = []
     for position, across in enumerate(a for a in range(3) if a != axis):
         step = direction[across]
-        shifts.append((-1, 0, 1) if step == 0 else (0,))
+        shifts.append((0,) if step or (in_section and across == 0) else (-1, 0, 1))
         if step:  # the neighbour lies across an edge or a corner: of the faces, only that rim counts
             near = near.take([-1 if step > 0 else 0], axis=position)
             far = far.take([0 if step > 0 else -1], axis=position)

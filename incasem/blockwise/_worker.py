@@ -17,6 +17,7 @@ from typing import Any
 import cloudpickle
 import daisy.v2 as daisy
 
+from incasem.allocation import keep_freed_memory
 from incasem.blockwise._lanes import work_in_lanes
 from incasem.blockwise._order import Order
 from incasem.blockwise.failures import record_failure
@@ -45,6 +46,7 @@ def make_worker(order: Order) -> Callable[[], None]:
 
     def run_worker() -> None:
         _exit_when_orphaned()
+        keep_freed_memory()  # one block after the other needs the same pieces of memory
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger().addHandler(NoticeWriter(logs))
         start_worker: Callable[[], BlockFunction | StagedFunction[Any, Any]]

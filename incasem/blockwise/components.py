@@ -83,7 +83,7 @@ class ComponentTable:
     Attributes:
         folder: where the table is stored; it pickles as this path.
         grid: the blocks that the pieces belong to.
-        connectivity: 6, 18 or 26.
+        connectivity: see `label_components`.
     """
 
     folder: Path
@@ -167,13 +167,14 @@ def label_components(
         mask: the mask; ``grid`` must have no context.
         grid: the region and its blocks.
         folder: where tables and marks are kept, until the caller has used them and removes the folder.
-        connectivity: 6 (faces), 18 (edges too) or 26 (corners too).
+        connectivity: 6 (faces), 18 (edges too) or 26 (corners too); in each section (z) by itself 4 (faces)
+            or 8 (edges too).
         identity: everything that determines the mask; an interrupted run of the same identity is continued.
         num_workers: worker processes; 0 does it in this process, without marks.
         progress: whether to show progress lines.
 
     Raises:
-        ConfigError: a connectivity other than 6, 18 or 26.
+        ConfigError: another connectivity.
         FailedBlocksError, DataError: as `run_job`.
     """
     label_block(np.zeros((1, 1, 1), bool), connectivity)  # refuses a senseless connectivity at once
@@ -329,7 +330,7 @@ def without_holes(
         max_voxels: larger holes stay; None fills holes of any size.
         fill_at_border: whether background that reaches the border of the region counts as a hole too; needs
             ``max_voxels``.
-        connectivity: 6, 18 or 26, of the *background*.
+        connectivity: see `label_components`; of the *background*.
         identity: everything that determines the mask.
         num_workers: worker processes; 0 does it in this process.
         progress: whether to show progress lines.

@@ -128,7 +128,8 @@ def _causes(
         text.append(f"The disk of {job.state_dir} is full ({free / 2**20:.1f} MiB free): make room there.")
     if not end.get("end") and not (starts or blocks):
         tail = _tail(log_dir(job) / "scheduler.log")
-        text += ["The scheduler ended before its work was done; its last words:"] + [f"  {t}" for t in tail]
+        said = "its last words:" if tail else "it said nothing, as one that was killed (or out of memory)."
+        text += [f"The scheduler ended before its work was done; {said}", *(f"  {line}" for line in tail)]
     return text
 
 

@@ -28,6 +28,10 @@ def baseline_affinities(program: str, arguments: Sequence[str]) -> None:
         "--contrast", type=float, default=2.5, metavar="SD",
         help="from a sure membrane to a sure inside, in standard deviations of the surroundings",
     )  # fmt: skip
+    add(
+        "--per_section", action="store_true",
+        help="each section by itself, as where they are thick: no filter and no edge leads to another one",
+    )  # fmt: skip
     add("--offset", type=int, nargs=3, metavar=ZYX, help="of the region, voxels (default: all raw data)")
     add("--shape", type=int, nargs=3, metavar=ZYX, help="of the region, voxels (default: all raw data)")
     add("-c", "--chunk_shape", nargs=3, type=int, default=[64, 64, 64], metavar=ZYX, help="chunks, voxels")
@@ -49,5 +53,6 @@ def baseline_affinities(program: str, arguments: Sequence[str]) -> None:
         offset=None if options.offset is None else tuple(options.offset),
         shape=None if options.shape is None else tuple(options.shape),
         chunk_shape=tuple(options.chunk_shape),
+        per_section=options.per_section,
     )
     tell_report(grey_affinities(job, num_workers=options.num_workers), out_file / options.out_dataset)

@@ -65,8 +65,9 @@ def phantom(program: str, arguments: Sequence[str]) -> None:
     parser = make_parser(
         program,
         "Generate a FIB-SEM cell with exact labels (instance ids) of mitochondria, ER, nuclear envelope and "
-        "nuclear pores, or a block of dense neurites with theirs (volumes/labels/neuron_ids). The same "
-        "options give the same bytes.",
+        "nuclear pores, or a block of dense neurites with theirs (volumes/labels/neuron_ids) and with the "
+        "membranes between them, drawn section by section (volumes/labels/membrane). The same options give "
+        "the same bytes.",
     )
     add = parser.add_argument
     add("--kind", choices=("cell", "neurites"), default="cell", help="what to generate")
@@ -168,6 +169,48 @@ def metric_mask(program: str, arguments: Sequence[str]) -> None:
         exclude_voxels_inwards=options.exclude_voxels_inwards,
     )
     tell_report(create_metric_mask(job, num_workers=options.num_workers), job.file / job.out_dataset)
+
+
+def components(program: str, arguments: Sequence[str]) -> None:
+    """Number the connected objects of labels."""
+    parser = _volume_parser(
+        program,
+        "Number the connected objects of labels: ids 1, 2, … (uint64), 0 for background. With --invert the "
+        "objects are what is not labelled: of membranes, the cells between them. The same for any blocks; "
+        "interrupted, it goes on when run again.",
+        dataset=None,
+        out=None,
+    )
+    add = parser.add_argument
+    add(
+        "--out_filename", type=path_argument, metavar="FILE",
+        help="Zarr or N5 container to write to (default: --filename)",
+    )  # fmt: skip
+    add("--invert", action="store_true", help="number what is 0 in the labels")
+    add(
+        "--per_section", action="store_true",
+        help="each section by itself, as where they are thick: ids are unique in the volume",
+    )  # fmt: skip
+    add(
+        "--connectivity", type=int, metavar="N",
+        help="neighbours of one object: 6 (faces), 18 or 26; per section 4 or 8 (default: faces)",
+    )  # fmt: skip
+    add("--min_size", type=int, default=0, metavar="N", help="objects of fewer voxels become background")
+    options = parser.parse_args(list(arguments))
+
+    from incasem.formatting.components import ComponentOptions, write_components
+
+    job = ComponentOptions(
+        **_volume(options),
+        out_file=options.out_filename,
+        invert=options.invert,
+        per_section=options.per_section,
+        connectivity=options.connectivity,
+        min_size=options.min_size,
+    )
+    report, count = write_components(job, num_workers=options.num_workers)
+    tell_report(report, (job.out_file or job.file) / job.out_dataset)
+    tell(f"  {count:,} objects")
 
 
 def export(program: str, arguments: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from incasem.cli.arguments import ZYX, Parser, add_workers, make_parser, path_argument, tell
+from incasem.errors import ConfigError, explain
 
 if TYPE_CHECKING:
     from incasem.segmentation.fragment_settings import FragmentSettings
@@ -24,6 +25,7 @@ def segment(program: str, arguments: Sequence[str]) -> None:
         dataset=options.dataset,
         out_file=options.out_filename,
         out_group=options.out_group,
+        offsets=_offsets(options.offsets),
         fragments=_fragment_settings(options),
         own_fragments=None if options.fragments is None else str(options.fragments),
         mask=None if options.mask is None else str(options.mask),
@@ -49,6 +51,11 @@ def _parser(program: str) -> Parser:
     add("-f", "--filename", "--file", type=path_argument, required=True, help="container of the affinities")
     add("-d", "--dataset", required=True, help="affinities, such as …/predict_0001/affinities")
     add(
+        "--offsets", nargs="+", type=int, metavar="N",
+        help="which edge each channel is: z y x of its other end, voxels, channel after channel, such as "
+        "-1 0 0 0 -1 0 0 0 -1 (default: as stored with the affinities; of three channels these)",
+    )  # fmt: skip
+    add(
         "--out_filename", type=path_argument, metavar="FILE",
         help="Zarr or N5 container to write to (default: that of the affinities)",
     )  # fmt: skip
@@ -68,6 +75,15 @@ def _parser(program: str) -> Parser:
     add("-c", "--chunk_shape", nargs=3, type=int, default=[128, 128, 128], metavar=ZYX, help="chunks, voxels")
     add_workers(parser)
     return parser
+
+
+def _offsets(numbers: Sequence[int] | None) -> list[Sequence[int]] | None:
+    if numbers is None:
+        return None
+    if len(numbers) % 3:
+        shown = " ".join(map(str, numbers))
+        raise ConfigError(explain("--offsets", shown, "z y x of each channel, in one list", "Complete it"))
+    return [numbers[at : at + 3] for at in range(0, len(numbers), 3)]
 
 
 def _fragment_settings(options: argparse.Namespace) -> "FragmentSettings":
@@ -121,7 +137,11 @@ def _add_fragments(parser: Parser) -> None:
         ),
     ):
         add(flag, type=float, default=number, metavar=metavar, help=text)
-    add("--per_section", action="store_true", help="seeded: each section alone, by its edges in y and x")
+    add(
+        "--per_section", action="store_true",
+        help="fragments of one section each, by its edges in y and x; so are the segments of a map without "
+        "edges between sections",
+    )  # fmt: skip
     add(
         "--long_range_stride", nargs=3, type=int, default=list(default.long_range_stride), metavar=ZYX,
         help="mutex: take the other edges of every n-th voxel only",

@@ -37,6 +37,7 @@ def export_model(program: str, arguments: Sequence[str]) -> None:
         checkpoint=options.checkpoint,
         runs=options.runs or PredictionConfig().directories.runs,
         trainings=database_file(options.mongodb_training, TRAININGS_FILE),
+        output_size_voxels=None if options.output_size_voxels is None else tuple(options.output_size_voxels),
     )
     about = About(
         name=options.name,
@@ -82,7 +83,12 @@ def _add_output(parser: Parser) -> None:
     parser.add_argument(
         "--sample", metavar="DATASET",
         help="grey values, such as cell.zarr/volumes/raw, whose middle is the test input "
-        "(default: a generated cell)",
+        "(default: generated tissue)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--output_size_voxels", nargs=3, type=int, metavar=("Z", "Y", "X"),
+        help="of a network with model.norm=group, whose result depends on the tile: voxels that a tile "
+        "emits, as prediction.output_size_voxels (default: 110 110 110)",
     )  # fmt: skip
 
 
@@ -90,9 +96,9 @@ def _add_about(parser: Parser) -> None:
     add = parser.add_argument
     add(
         "--classes", nargs="+", default=(), metavar="NAME",
-        help="names of the classes from 1 on (default: as recorded in the training)",
+        help="names of the classes from 1 on, not of affinities (default: as recorded in the training)",
     )  # fmt: skip
-    add("--name", help="of the model (default: made of classes and run)")
+    add("--name", help="of the model (default: made of classes or task, and run)")
     add("--description", metavar="TEXT", help="one paragraph (default: made of classes and voxel size)")
     add(
         "--author", action="append", default=[], metavar="NAME",

@@ -36,6 +36,7 @@ VERBS = {
         Verb(
             "metric-mask", "incasem.cli.formatting", "make the exclusion zone around objects", "metric_mask"
         ),
+        Verb("components", "incasem.cli.formatting", "number the connected objects of labels", "components"),
         Verb("pyramid", "incasem.cli.pyramid", "give a dataset coarser levels for viewers", "pyramid"),
         Verb("n5-to-zarr", "incasem.cli.n5", "convert N5 (OpenOrganelle, COSEM) to Zarr", "n5_to_zarr"),
         Verb(

@@ -14,8 +14,8 @@ DESCRIPTOR_CHANNELS = 10
 
 def _offsets(value: Any) -> tuple[Offset, ...]:
     allowed = (
-        "a list of different offsets [z, y, x] (whole voxels), none of them [0, 0, 0] and at least one to a "
-        "nearest voxel, such as [-1, 0, 0]"
+        "a list of different offsets [z, y, x] (whole voxels), none of them [0, 0, 0], no two opposite (that "
+        "is the same edge) and at least one to a nearest voxel, such as [-1, 0, 0]"
     )
     if not isinstance(value, list | tuple) or not value:
         raise not_allowed(allowed)
@@ -24,7 +24,8 @@ def _offsets(value: Any) -> tuple[Offset, ...]:
         if not whole or len(offset) != 3 or not any(offset):
             raise not_allowed(allowed)
     offsets = tuple((offset[0], offset[1], offset[2]) for offset in value)
-    if len(set(offsets)) < len(offsets) or not any(is_nearest(offset) for offset in offsets):
+    edges = {max(offset, tuple(-step for step in offset)) for offset in offsets}
+    if len(edges) < len(offsets) or not any(is_nearest(offset) for offset in offsets):
         raise not_allowed(allowed)
     return offsets
 

@@ -20,6 +20,7 @@ from incasem.volumes import (
     exists,
     list_datasets,
     open_volume,
+    placed_like,
 )
 
 Metric = Literal["adapted_rand", "voi"]
@@ -74,10 +75,17 @@ class Opened:
 
 
 def open_inputs(options: PartitionOptions) -> Opened:
-    """Open and check everything; nothing is written."""
-    labels = _open_ids(options.labels)
-    segmentations = tuple(_open_ids(path) for path in _expand(options.segmentations))
-    masks = tuple(open_volume(path) for path in options.masks)
+    """Open and check everything; nothing is written.
+
+    Files that state no voxel size, such as the TIFF and HDF5 files of challenges, take that of the others.
+    """
+    if options.ignored_truth is not None and options.ignored_truth < 0:
+        raise ConfigError(
+            explain("ignored_id", options.ignored_truth, "an id of the truth, 0 or more", "Correct it")
+        )
+    opened = [_open_ids(path) for path in (options.labels, *_expand(options.segmentations))]
+    labels, *found = _placed_alike([*opened, *(open_volume(path, quiet=True) for path in options.masks)])
+    segmentations, masks = tuple(found[: len(opened) - 1]), tuple(found[len(opened) - 1 :])
     region = labels.roi_voxels
     for volume in segmentations:
         require_finished(volume)
@@ -87,6 +95,13 @@ def open_inputs(options: PartitionOptions) -> Opened:
         check_spatial(mask)
         check_same_voxel_size(mask, labels, "labels")
     return Opened(labels, segmentations, masks, region)
+
+
+def _placed_alike(volumes: Sequence[Volume]) -> list[Volume]:
+    stated = next((volume for volume in volumes if volume.has_stated_place), None)
+    if stated is None:
+        return list(volumes)  # scores count voxels
+    return [placed_like(volume, stated) for volume in volumes]
 
 
 def _expand(paths: Sequence[str]) -> list[str]:
@@ -109,7 +124,7 @@ def split_threshold(name: str) -> tuple[str, float]:
 
 
 def _open_ids(path: str) -> Volume:
-    volume = open_volume(path)
+    volume = open_volume(path, quiet=True)
     check_spatial(volume)
     if volume.dtype.kind not in "ui":
         raise DataError(

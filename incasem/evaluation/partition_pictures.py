@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.evaluation.evaluate_report import raw_beside
+from incasem.evaluation.object_pictures import RGB, id_colours, mixed
 from incasem.evaluation.partition import Misfit, PartitionEvaluation
-from incasem.evaluation.report_pictures import RGB, Diagram, encode_png, grey
+from incasem.evaluation.report_pictures import Diagram, encode_png, grey
 from incasem.geometry import Coordinate, Roi
 from incasem.metrics.boundaries import boundaries
 from incasem.volumes import Volume, open_volume
@@ -93,24 +94,12 @@ def _painted(
     order = np.argsort(shared)
     mostly = np.zeros(len(names), np.uint64)
     mostly[pairs[order] // len(objects)] = objects[pairs[order] % len(objects)]
-    light = 0.75 + 0.25 * (_mixed(names) & np.uint64(255)).astype(np.float32) / 255
-    tints = _colours(mostly) * light[:, None]
+    light = 0.75 + 0.25 * (mixed(names) & np.uint64(255)).astype(np.float32) / 255
+    tints = id_colours(mostly) * light[:, None]
     view = 0.45 * image + 0.55 * tints[position]
     view[boundaries(ids)] = 0.5 * view[boundaries(ids)] + 110
     view[~counted] = 0
     return view.astype(np.uint8)
-
-
-def _mixed(ids: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mixed = (ids + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    return (mixed ^ (mixed >> np.uint64(31))) * np.uint64(0xC2B2AE3D27D4EB4F) >> np.uint64(24)
-
-
-def _colours(ids: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Return a saturated colour for each id (n × 3, 0 to 255): a hue of the id's own."""
-    hue = (_mixed(ids) & np.uint64(0xFFFF)).astype(np.float32) / 0x10000 * 6
-    wheel = np.stack([np.abs(hue - 3) - 1, 2 - np.abs(hue - 2), 2 - np.abs(hue - 4)], axis=1)
-    return (40 + 215 * np.clip(wheel, 0, 1)).astype(np.float32)
 
 
 def _crossed(view: RGB) -> RGB:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from incasem.evaluation.report_pictures import (
+    BOUNDARY_LEGEND,
     CLASS_COLOURS,
     OVERLAY_LEGEND,
     Colour,
@@ -35,7 +36,7 @@ p, li { max-width: 48rem; overflow-wrap: anywhere; }
 .views { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; }
 figure { margin: 0; }
 figcaption { color: var(--quiet); font-size: .9rem; }
-.views img { width: 100%; display: block; image-rendering: pixelated; }
+.views img { width: 100%; display: block; image-rendering: pixelated; outline: 1px solid var(--line); }
 .image { position: relative; }
 .bar { position: absolute; left: 3%; bottom: 3%; border-bottom: 4px solid #fff; color: #fff;
   font-size: .75rem; line-height: 1.4; text-shadow: 0 0 3px #000, 0 0 3px #000;
@@ -117,11 +118,15 @@ def _slices(slices: Sequence[SlicePanel], class_names: Sequence[str]) -> list[st
     if not slices:
         return []
     parts = ["<h2>Slices</h2>"]
-    if class_names:
+    if class_names and any(_paints_classes(panel) for panel in slices):
         colours = {n: CLASS_COLOURS[i % len(CLASS_COLOURS)] for i, n in enumerate(class_names)}
         parts += ['<p class="quiet">Labels and prediction:</p>', _legend(colours)]
-    if any(p.labels_YX is not None and p.prediction_YX is not None for p in slices):
-        parts += ['<p class="quiet">Overlay:</p>', _legend(OVERLAY_LEGEND)]
+    parts += [f'<p class="quiet">{escape(line)}</p>' for line in _about_objects(slices)]
+    compared = [p for p in slices if p.labels_YX is not None and p.prediction_YX is not None]
+    if compared:
+        objects = all(p.shows_objects for p in compared)
+        heading = "Boundaries, prediction compared with labels" if objects else "Overlay"
+        parts += [f'<p class="quiet">{heading}:</p>', _legend(BOUNDARY_LEGEND if objects else OVERLAY_LEGEND)]
     for panel in slices:
         bar = _scale_bar(panel)
         figures = [
@@ -134,6 +139,26 @@ def _slices(slices: Sequence[SlicePanel], class_names: Sequence[str]) -> list[st
             f'<div class="views">{"".join(figures)}</div></section>'
         )
     return parts
+
+
+def _paints_classes(panel: SlicePanel) -> bool:
+    return not panel.shows_objects or panel.labels_YX is None
+
+
+def _about_objects(slices: Sequence[SlicePanel]) -> list[str]:
+    """Return how to read the pictures of objects and affinities, where there are any."""
+    lines = []
+    if any(p.ids_YX is not None for p in slices):
+        lines.append(
+            "Objects: those of the labels, each in a colour of its own; dark grey where there is none (id 0) "
+            "or nothing is annotated."
+        )
+    if any(p.affinities_CYX is not None for p in slices):
+        lines.append(
+            "Affinities: predicted, to the nearest voxel along z (red), y (green) and x (blue). White is "
+            "inside of an object; a colour that is missing says along which axes a voxel is cut off."
+        )
+    return lines
 
 
 def _scale_bar(panel: SlicePanel) -> str:

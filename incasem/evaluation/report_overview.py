@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from incasem.evaluation.report_pictures import (
+    BOUNDARY_LEGEND,
     OVERLAY_LEGEND,
+    Colour,
     Curve,
     SlicePanel,
     draw_curve,
@@ -50,7 +52,8 @@ def overview_png(
     for panel in shown:
         _draw_slice(made, next(rows), panel)
     if shown:
-        _draw_legend(made.add_subplot(next(rows)))
+        objects = all(panel.shows_objects for panel in shown)
+        _draw_legend(made.add_subplot(next(rows)), BOUNDARY_LEGEND if objects else OVERLAY_LEGEND)
     for first in range(0, len(curves), 3):
         cells = next(rows).subgridspec(1, per_row)
         for column, curve in enumerate(curves[first : first + 3]):
@@ -71,7 +74,10 @@ def _draw_slice(made: Any, row: Any, panel: SlicePanel) -> None:
     for number, (name, image) in enumerate(shown.items()):
         axes = made.add_subplot(cells[number])
         axes.imshow(image, interpolation="nearest")
-        axes.set_axis_off()
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for side in axes.spines.values():  # affinities are white, as is the page
+            side.set(color="lightgrey", linewidth=0.8)
         axes.set_title(plain(f"{panel.title}: {name}" if number == 0 else name), fontsize=10, loc="left")
         if number == 0 and panel.pixel_nm:
             height, width = panel.raw_YX.shape
@@ -86,7 +92,7 @@ def _draw_slice(made: Any, row: Any, panel: SlicePanel) -> None:
             )  # fmt: skip
 
 
-def _draw_legend(axes: Any) -> None:
+def _draw_legend(axes: Any, colours: Mapping[str, Colour]) -> None:
     from matplotlib.patches import Patch
 
     axes.set_axis_off()
@@ -95,7 +101,7 @@ def _draw_legend(axes: Any) -> None:
             facecolor=(colour[0] / 255, colour[1] / 255, colour[2] / 255), edgecolor="black",
             linewidth=0.5, label=name, hatch="////" if "exclusion" in name else None,
         )
-        for name, colour in OVERLAY_LEGEND.items()
+        for name, colour in colours.items()
     ]  # fmt: skip
     axes.legend(handles=patches, ncols=len(patches), loc="center", frameon=False, fontsize=9)
 

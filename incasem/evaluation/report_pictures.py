@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.errors import DataError
+from incasem.evaluation.object_pictures import RGB, paint_affinities, paint_objects
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RGB = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
 TRUE_POSITIVE: Colour = (86, 180, 233)
@@ -37,6 +37,9 @@ OVERLAY_LEGEND: dict[str, Colour] = {
     "exclusion zone, not scored": EXCLUDED,
 }
 
+#: The same for boundaries, of which there is one class.
+BOUNDARY_LEGEND = {name: colour for name, colour in OVERLAY_LEGEND.items() if colour != WRONG_CLASS}
+
 #: Colours of classes 1, 2, … in the views of labels and prediction; they repeat after the last.
 CLASS_COLOURS: tuple[Colour, ...] = (
     (230, 159, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233), (240, 228, 66),
@@ -49,6 +52,9 @@ _LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9
 class SlicePanel:
     """One slice of a volume, to be shown as raw, labels, prediction and overlay.
 
+    Where objects are learnt, ``ids_YX`` and ``affinities_CYX`` are shown in the place of labels, prediction
+    and probability, which are of boundaries then.
+
     Attributes:
         title: e.g. ``"validation, z = 63"``.
         raw_YX: grey values of any dtype; shown between their 0.5 and 99.5 percentile.
@@ -56,6 +62,8 @@ class SlicePanel:
         excluded_YX: True where nothing is scored (exclusion zone, outside the mask).
         pixel_nm: length of a pixel along x, for the scale bar.
         probability_YX: of the foreground, 0 to 1, shape of ``raw_YX``.
+        ids_YX: objects of the labels (0 = none), shape of ``raw_YX``.
+        affinities_CYX: predicted ones to the nearest voxels along z, y and x, (3, y, x), uint8 or 0 to 1.
     """
 
     title: str
@@ -65,6 +73,8 @@ class SlicePanel:
     excluded_YX: NDArray[Any] | None = None
     pixel_nm: float | None = None
     probability_YX: NDArray[Any] | None = None
+    ids_YX: NDArray[Any] | None = None
+    affinities_CYX: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that are not slices of one shape (DataError)."""
@@ -72,13 +82,20 @@ class SlicePanel:
             raise DataError(
                 f"slice {self.title!r}: raw has shape {self.raw_YX.shape}; allowed: (y, x). Take one slice."
             )
-        for name in ("labels_YX", "prediction_YX", "excluded_YX", "probability_YX"):
+        arrays = ("labels_YX", "prediction_YX", "excluded_YX", "probability_YX", "ids_YX", "affinities_CYX")
+        for name in arrays:
             array = getattr(self, name)
-            if array is not None and array.shape != self.raw_YX.shape:
+            channels = (3,) if name == "affinities_CYX" else ()
+            if array is not None and array.shape != channels + self.raw_YX.shape:
                 raise DataError(
                     f"slice {self.title!r}: {name} has shape {array.shape}; allowed: that of raw, "
-                    f"{self.raw_YX.shape}. Cut all of them with the same ROI."
+                    f"{channels + self.raw_YX.shape}. Cut all of them with the same ROI."
                 )
+
+    @property
+    def shows_objects(self) -> bool:
+        """Whether objects are learnt rather than classes."""
+        return self.ids_YX is not None or self.affinities_CYX is not None
 
 
 @dataclass(frozen=True)
@@ -140,15 +157,32 @@ def finite(x: Sequence[float], y: Sequence[float]) -> tuple[NDArray[np.float64],
 def views(panel: SlicePanel) -> dict[str, RGB]:
     """Return the views of a slice that its arrays allow (name → RGB, uint8, y, x, 3), raw first."""
     raw = grey(panel.raw_YX)
-    out = {"raw": raw}
+    out = {"raw": raw} | (_object_views if panel.shows_objects else _class_views)(raw, panel)
+    if panel.labels_YX is not None and panel.prediction_YX is not None:
+        name = "boundaries, compared" if panel.shows_objects else "overlay"
+        out[name] = paint_overlay(raw, panel.labels_YX, panel.prediction_YX, panel.excluded_YX)
+    return out
+
+
+def _class_views(raw: RGB, panel: SlicePanel) -> dict[str, RGB]:
+    out = {}
     if panel.labels_YX is not None:
         out["labels"] = paint_classes(raw, panel.labels_YX)
     if panel.prediction_YX is not None:
         out["prediction"] = paint_classes(raw, panel.prediction_YX)
     if panel.probability_YX is not None:
         out["probability"] = paint_probability(panel.probability_YX)
-    if panel.labels_YX is not None and panel.prediction_YX is not None:
-        out["overlay"] = paint_overlay(raw, panel.labels_YX, panel.prediction_YX, panel.excluded_YX)
+    return out
+
+
+def _object_views(raw: RGB, panel: SlicePanel) -> dict[str, RGB]:
+    out = {}
+    if panel.ids_YX is not None:
+        out["objects of the labels"] = paint_objects(raw, panel.ids_YX)
+    if panel.affinities_CYX is not None:
+        out["affinities z, y, x as red, green, blue"] = paint_affinities(panel.affinities_CYX)
+    if panel.labels_YX is None and panel.prediction_YX is not None:
+        out["boundaries"] = paint_classes(raw, panel.prediction_YX)
     return out
 
 

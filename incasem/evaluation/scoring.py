@@ -41,7 +41,7 @@ def score_entry(
     """
     unscored = {array.name for array in task.stored("float32") if not array.scored}
     volumes = {
-        name: open_volume(path).with_place(voxel_size=entry.voxel_size)
+        name: open_volume(path, voxel_size=entry.voxel_size)
         for name, path in arrays.items()
         if name not in unscored
     }
@@ -56,7 +56,7 @@ def score_entry(
             )
         )
     for dataset in entry.labels:
-        place = open_volume(entry.file / dataset).with_place(voxel_size=entry.voxel_size).roi_voxels
+        place = open_volume(entry.file / dataset, voxel_size=entry.voxel_size).roi_voxels
         if place.intersect(roi).empty:
             raise DataError(
                 explain(

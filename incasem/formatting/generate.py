@@ -12,11 +12,12 @@ import numpy as np
 
 from incasem.durable import sync
 from incasem.errors import DataError, explain
-from incasem.phantom import make_neurites, make_phantom
+from incasem.phantom import NEURON_IDS, make_neurites, make_phantom, section_membranes
 from incasem.volumes import create_volume
 
 RAW = "volumes/raw"
 LABELS = "volumes/labels"
+MEMBRANE = "membrane"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class GenerateOptions:
         resolution: voxel size, nm, z, y, x.
         seed: which cell; not negative.
         mito_fraction: part of the volume that mitochondria of a cell are to fill, roughly.
-        kind: ``cell`` with labelled organelles, or ``neurites``: a dense block of them with their ids.
+        kind: ``cell`` with labelled organelles, or ``neurites``: a dense block of them with their ids, and
+            the membranes between them as they are drawn section by section.
     """
 
     container: Path
@@ -41,7 +43,7 @@ class GenerateOptions:
 
 
 def generate_volumes(options: GenerateOptions) -> list[str]:
-    """Write a phantom: the image, and a dataset of instance ids for each organelle, or of all neurites.
+    """Write a phantom: the image, and instance ids of each organelle, or of all neurites and membranes.
 
     The container appears when it is complete.
 
@@ -64,6 +66,8 @@ def generate_volumes(options: GenerateOptions) -> list[str]:
         else make_phantom(shape, seed, resolution, mito_fraction=options.mito_fraction)
     )
     arrays = {RAW: made.raw_ZYX} | {f"{LABELS}/{name}": ids for name, ids in made.labels.items()}
+    if NEURON_IDS in made.labels:
+        arrays[f"{LABELS}/{MEMBRANE}"] = section_membranes(made.labels[NEURON_IDS], made.voxel_size)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.zarr")
     try:

@@ -5,6 +5,9 @@ its surroundings, and how strongly the grey values curve across it (the largest 
 Sato et al., Medical Image Analysis 2, 1998), which tells sheets from mitochondria; both in standard
 deviations of the surroundings. An edge is as weak as the stronger boundary of its two voxels. The output is
 an affinity map as a network predicts it, so `incasem segment` makes a segmentation of it by the same steps.
+
+Where sections are thicker than the filters are wide, the next one says little: `per_section` takes
+each by itself, and gives no edges between them.
 """
 
 import math
@@ -54,6 +57,7 @@ class GreyAffinityOptions:
         contrast: standard deviations of the surroundings from a sure membrane to a sure inside.
         offset, shape: region on the absolute voxel grid; None: all of the raw data.
         chunk_shape: of the output, voxels z, y, x.
+        per_section: filter each section (z) by itself, and leave out the edges in z.
     """
 
     file: Path
@@ -67,6 +71,12 @@ class GreyAffinityOptions:
     offset: tuple[int, int, int] | None = None
     shape: tuple[int, int, int] | None = None
     chunk_shape: tuple[int, int, int] = (64, 64, 64)
+    per_section: bool = False
+
+    @property
+    def offsets(self) -> tuple[tuple[int, int, int], ...]:
+        """Edges of the output's channels."""
+        return OFFSETS[1:] if self.per_section else OFFSETS
 
 
 def grey_affinities(options: GreyAffinityOptions, *, num_workers: int, progress: bool = True) -> JobReport:
@@ -109,11 +119,13 @@ def prepare_grey_affinities(
         voxel_size=raw.voxel_size,
         offset_nm=[b * v for b, v in zip(roi.begin, raw.voxel_size, strict=True)],
         chunk_shape=options.chunk_shape,
-        channels=len(OFFSETS),
-        attributes={"offsets": [list(offset) for offset in OFFSETS]},
+        channels=len(options.offsets),
+        attributes={"offsets": [list(offset) for offset in options.offsets]},
     )
     block = block_shape or default_block_shape(output.write_shape, _BLOCK_VOXELS, volume_shape=roi.shape)
-    settings = {name: getattr(options, name) for name in _SETTINGS}
+    settings: dict[str, object] = {name: getattr(options, name) for name in _SETTINGS}
+    if options.per_section:
+        settings["per_section"] = True
     job = Job(
         name=JOB,
         grid=Grid(roi, Coordinate(block)),
@@ -161,6 +173,8 @@ def _fill_block(raw: Volume, output: Volume, options: GreyAffinityOptions, block
         [max(getattr(options, name) / v, least) for v in raw.voxel_size]
         for name, least in (("smoothing_nm", 0), ("thickness_nm", _LEAST_SIGMA), ("surroundings_nm", 0))
     )
+    if options.per_section:  # a filter of no width along z
+        smoothing[0] = thickness[0] = surroundings[0] = 0
     near = [max(map(_radius, of)) for of in zip(smoothing, thickness, strict=True)]
     wide = [max(n, _radius(sigma)) for n, sigma in zip(near, surroundings, strict=True)]
     # One voxel more before: the other end of the first edges.
@@ -180,6 +194,7 @@ def _fill_block(raw: Volume, output: Volume, options: GreyAffinityOptions, block
     for axis, begin in enumerate(block.write_roi.begin):
         if begin == output.roi_voxels.begin[axis]:
             np.moveaxis(affinities[axis], axis, 0)[0] = 0  # these edges lead out of the volume
+    affinities = affinities[-len(options.offsets) :]
     output.write_voxels(block.write_roi, affinities)
 
 

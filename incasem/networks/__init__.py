@@ -1,6 +1,5 @@
 """Networks, losses, checkpoints, and running a network fast; `torch` only, knows nothing of volumes."""
 
-from incasem.networks.allocation import keep_freed_memory
 from incasem.networks.build import OneConv3d, build_network
 from incasem.networks.channel_losses import channel_bce, channel_dice, channel_mse
 from incasem.networks.checkpoint import (
@@ -59,7 +58,6 @@ __all__ = [
     "dice_of_sums",
     "infer_model_settings",
     "initialise",
-    "keep_freed_memory",
     "latest_checkpoint",
     "learnt_filters",
     "load_checkpoint",

@@ -24,7 +24,7 @@ from torch.nn import functional
 from incasem.errors import ConfigError, did_you_mean, explain
 from incasem.geometry import Coordinate
 from incasem.networks.normalisation import make_norm
-from incasem.networks.onednn import convolution, convolution_onto
+from incasem.networks.onednn import convolution, convolution_onto, convolve
 from incasem.networks.training_ops import (
     add_centre,
     centre_crop,
@@ -59,7 +59,9 @@ class ConvolutionLayer(nn.Module):
             return convolution(maps, self.conv.weight, self.conv.bias, relu=True)
         if relu and trains_in_bfloat16(maps):
             return convolution_relu(maps, self.conv)
-        maps = convolution(maps, self.conv.weight, self.conv.bias) if self.fused else self.conv(maps)
+        maps = (
+            convolution(maps, self.conv.weight, self.conv.bias) if self.fused else convolve(maps, self.conv)
+        )
         return _activate(self.norm(maps), self.activation)
 
 
@@ -208,7 +210,7 @@ class ResidualUnet(ValidNetwork):
         for level in reversed(range(len(self.factors))):
             # In place: what upsamples does not need its result.
             maps = self.merged[level](self.up[level](maps).add_(skips.pop()))
-        return cast(Tensor, self.conv_out(maps))
+        return convolve(maps, self.conv_out)
 
     def for_prediction(self) -> "ResidualUnet":
         """Return a copy that is the same function in fewer passes over memory; it cannot be trained."""

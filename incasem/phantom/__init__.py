@@ -6,7 +6,7 @@ warped and drifted coordinates (`tissue`), organelles are painted one after the 
 `neurites` chooses the paths, `territories` gives each voxel to one, `neuropil` paints them.
 """
 
-from incasem.phantom.neuropil import NEURON_IDS, make_neurites
+from incasem.phantom.neuropil import NEURON_IDS, make_neurites, section_membranes
 from incasem.phantom.phantom import CLASSES, Phantom, make_phantom
 
-__all__ = ["CLASSES", "NEURON_IDS", "Phantom", "make_neurites", "make_phantom"]
+__all__ = ["CLASSES", "NEURON_IDS", "Phantom", "make_neurites", "make_phantom", "section_membranes"]

@@ -70,6 +70,29 @@ def make_neurites(
     return Phantom(raw_ZYX, labels, (depth, height, width), seed)
 
 
+def section_membranes(ids_ZYX: NDArray[np.integer], voxel_size: Sequence[float]) -> NDArray[np.uint8]:
+    """Return where somebody who sees one section at a time would draw membranes: 1 there, else 0.
+
+    Args:
+        ids_ZYX: neurites, as `make_neurites` labels them.
+        voxel_size: nm, z, y, x.
+
+    The lines are as wide as the membranes of two neighbours with the cleft between them, and at least two
+    pixels: no two neurites touch in a section.
+    """
+    drawn_ZYX = np.zeros(ids_ZYX.shape, np.uint8)
+    for ids, drawn in zip(ids_ZYX, drawn_ZYX, strict=True):
+        border = np.zeros(ids.shape, bool)
+        for axis in (0, 1):
+            apart = np.diff(ids, axis=axis) != 0
+            for side in ((1, 0), (0, 1)):  # of the two pixels, either
+                border |= np.pad(apart, [side if a == axis else (0, 0) for a in (0, 1)])
+        if border.any():
+            away = ndimage.distance_transform_edt(~border, sampling=tuple(voxel_size[1:]))
+            drawn[...] = away <= max(0.0, _MEMBRANE_NM - max(voxel_size[1:]))
+    return drawn_ZYX
+
+
 def _paint_cytosol(
     tissue: Tissue, ids_ZYX: NDArray[np.uint32], lead_ZYX: Array, rng: np.random.Generator
 ) -> None:

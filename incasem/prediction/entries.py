@@ -59,7 +59,7 @@ def open_entry(entry: DataEntry) -> OpenedEntry:
 
 
 def _open(entry: DataEntry, dataset: str) -> Volume:
-    return open_volume(entry.file / dataset).with_place(voxel_size=entry.voxel_size)
+    return open_volume(entry.file / dataset, voxel_size=entry.voxel_size)
 
 
 def _warn_of_gaps(raw: Volume, roi: Roi) -> None:

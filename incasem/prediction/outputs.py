@@ -168,7 +168,7 @@ class OutputSet:
         return {name: self._open(array) for name, array in self.arrays.items()}
 
     def _open(self, array: StoredArray) -> Volume:
-        channels = () if array.channels is None else (array.channels,)
+        channels = array.leading_shape
         shards = self.shard_shape
         offset_nm = tuple(b * v for b, v in zip(self.roi_voxels.begin, self.voxel_size, strict=True))
         return create_volume(

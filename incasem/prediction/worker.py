@@ -20,7 +20,6 @@ from incasem.networks import (
     Backend,
     ValidNetwork,
     build_network,
-    keep_freed_memory,
     load_checkpoint,
     load_into,
 )
@@ -98,9 +97,7 @@ class PredictionWorker:
     def __call__(self) -> "BlockPredictor":
         """Load the network and return the function of one block."""
         device = torch.device(self.devices[worker_slot() % len(self.devices)])
-        if device.type == "cpu":
-            keep_freed_memory()
-        else:
+        if device.type != "cpu":
             torch.cuda.set_device(device)
         network = load_network(self.model, self.checkpoint)
         tiling: Tiling = (

@@ -88,7 +88,7 @@ def _check_objects(findings: Findings, entry: DataEntry, volumes: dict[str, Volu
 
 
 def _open(entry: DataEntry, name: str) -> Volume:
-    volume = open_volume(entry.file / name).with_place(voxel_size=entry.voxel_size)
+    volume = open_volume(entry.file / name, voxel_size=entry.voxel_size)
     if volume.dtype.kind not in "uib":
         raise DataError(
             explain(f"data type of {name} of {entry.nickname!r}", volume.dtype, "integers", "Convert it")

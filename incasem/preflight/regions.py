@@ -21,7 +21,7 @@ def open_raw(entry: DataEntry) -> Volume:
     Raises:
         DataError: it is missing.
     """
-    return open_volume(entry.file / entry.raw).with_place(voxel_size=entry.voxel_size)
+    return open_volume(entry.file / entry.raw, voxel_size=entry.voxel_size)
 
 
 def check_region(findings: Findings, entry: DataEntry, raw: Volume, roi: Roi, context: Sequence[int]) -> None:
@@ -39,7 +39,7 @@ def check_region(findings: Findings, entry: DataEntry, raw: Volume, roi: Roi, co
         "region", entry.nickname, f"{format_roi(roi)} voxels, {size}, within {raw.path}",
         begin=list(roi.begin), shape=list(roi.shape), voxel_size_nm=list(entry.voxel_size),
     )  # fmt: skip
-    stored = open_volume(entry.file / entry.raw)
+    stored = open_volume(entry.file / entry.raw, quiet=True)
     if stored.has_stated_place and any(
         abs(a - b) > 1e-6 * b for a, b in zip(stored.voxel_size, entry.voxel_size, strict=True)
     ):

@@ -84,6 +84,7 @@ def check_training(request: TrainingRequest) -> Findings:
                 sources.append(source)
     check_overlaps(findings, placed["training"], placed["validation"], context)
     if training and len(sources) == len(training):
+        _check_offsets(findings, config, sources)
         _check_learnable(findings, config, sources)
     _check_run(findings, request, config, network)
     return findings.without_repeats()
@@ -135,6 +136,24 @@ def _check_entry(
     check_grey_values(findings, entry.nickname, source.raw, roi)
     check_labels(findings, source.entry, roi, label_kind)
     return source
+
+
+def _check_offsets(findings: Findings, config: TrainingConfig, sources: list[EntrySource]) -> None:
+    """Say which channels of affinities reach across every region: nothing is learnt in them."""
+    if config.task.type != "affinities":
+        return
+    shapes = [source.roi.shape for source in sources]
+    lost = [
+        list(offset)
+        for offset in config.task.offsets
+        if all(any(abs(o) >= s for o, s in zip(offset, shape, strict=True)) for shape in shapes)
+    ]
+    if lost:
+        findings.warning(
+            "offsets", "task.offsets",
+            f"{', '.join(map(str, lost))}: longer than every training region, so nothing is learnt there",
+            "Leave them out, or annotate larger regions.", offsets=lost,
+        )  # fmt: skip
 
 
 def _check_learnable(findings: Findings, config: TrainingConfig, sources: list[EntrySource]) -> None:

@@ -173,7 +173,7 @@ def _facts(predictions: Sequence[EntryPrediction]) -> Iterable[tuple[str, dict[s
 def _panels(prediction: EntryPrediction, task: Task) -> Iterable[SlicePanel]:
     """Yield the three sections through the middle of a region, at most a window of each."""
     entry, roi = prediction.entry, prediction.roi_voxels
-    raw = open_volume(entry.file / entry.raw).with_place(voxel_size=entry.voxel_size)
+    raw = open_volume(entry.file / entry.raw, voxel_size=entry.voxel_size)
     volumes = {name: _open(path, entry) for name, path in prediction.arrays.items()}
     truth = GroundTruth(entry, roi, labels=task.label_kind) if entry.labels else None
     for axis in range(3):
@@ -182,7 +182,8 @@ def _panels(prediction: EntryPrediction, task: Task) -> Iterable[SlicePanel]:
             continue
         y, x = (a for a in range(3) if a != axis)
         true = None if truth is None else task.truth(truth, window)
-        predicted = task.predicted({name: volume.read_voxels(window) for name, volume in volumes.items()})
+        arrays = {name: volume.read_voxels(window) for name, volume in volumes.items()}
+        predicted, affinities = task.predicted(arrays), task.nearest_affinities(arrays[prediction.main.name])
         yield SlicePanel(
             title=f"{entry.nickname}, {'zyx'[axis]} = {window.begin[axis]}",
             raw_YX=_section(raw.read_voxels(window), axis),
@@ -191,6 +192,8 @@ def _panels(prediction: EntryPrediction, task: Task) -> Iterable[SlicePanel]:
             excluded_YX=None if true is None else _section(~true.counted_ZYX, axis),
             pixel_nm=entry.voxel_size[x] if entry.voxel_size[y] == entry.voxel_size[x] else None,
             probability_YX=_foreground(predicted, axis, task.num_classes),
+            ids_YX=None if true is None or true.ids_ZYX is None else _section(true.ids_ZYX, axis),
+            affinities_CYX=None if affinities is None else _section(affinities, axis),
         )
 
 
@@ -222,11 +225,12 @@ def decoded_voxels(volume: Volume, roi: Roi) -> int:
 
 
 def _open(path: Path, entry: DataEntry) -> Volume:
-    return open_volume(path).with_place(voxel_size=entry.voxel_size)
+    return open_volume(path, voxel_size=entry.voxel_size)
 
 
 def _section(array_ZYX: NDArray[Any], axis: int) -> NDArray[Any]:
-    return array_ZYX.take(0, axis=axis)
+    """Return the section of an array (…, Z, Y, X) that is one voxel thick along ``axis``."""
+    return array_ZYX.take(0, axis=axis - 3)
 
 
 def _foreground(predicted: Predicted, axis: int, num_classes: int) -> NDArray[np.float32] | None:

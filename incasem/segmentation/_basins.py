@@ -19,8 +19,9 @@ first of all ways that its blocks found. That makes the basins of a volume indep
 Their number is that of the maxima, as in waterz, which differs only in how it divides a plateau among several
 exits: each voxel to an exit that is near by, after the order in which they are met.
 
-Here, one block is looked at: voxels are put together as far as that can be seen inside it, to *pieces*; how
-pieces of several blocks belong together is worked out in `incasem.segmentation._joining`.
+Here, one block is looked at: voxels are put together as far as that can be seen inside it, to *pieces*. Cores
+that end inside the block have gone their way by then; which way the others go, and how pieces
+of several blocks belong together, is worked out in `incasem.segmentation._joining`.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class BlockBasins:
             this one of the `DIRECTIONS`; `CORE` and a bit for each direction (1 for the first) in which the
             plateau goes on.
         first: flat index in the block of each piece's first voxel; int64.
-        link_of: pieces with a core beside an exit; int32.
+        link_of: pieces with a core that is beside an exit and goes on beyond the block; int32.
         link_at: where that is first seen: six times the flat index in the block, plus the direction; int64.
         link_to: the piece of that exit; int32.
     """
@@ -81,8 +82,11 @@ def block_basins(edges: NDArray[np.uint8]) -> BlockBasins:
     _put_together(codes, labels.reshape(-1))
     first = _number(codes.reshape(-1), labels.reshape(-1))
     at, to = _links(codes, labels, len(first))
-    of = np.flatnonzero(to).astype(np.int32)
-    return BlockBasins(labels, codes, first, of + np.int32(1), at[of], to[of])
+    leaving = _leaving(codes, labels, len(first))
+    numbers, first = _settle(to, leaving, first)
+    _renumber(labels.reshape(-1), numbers)
+    linked = np.flatnonzero((to > 0) & leaving)
+    return BlockBasins(labels, codes, first, numbers[linked + 1], at[linked], numbers[to[linked]])
 
 
 def _strongest(edges: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -184,7 +188,7 @@ def _put_together(codes: NDArray[np.uint8], parents: NDArray[np.int32]) -> None:
 
 @compiled
 def _number(codes: NDArray[np.uint8], parents: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Turn parents into labels, in place; return the first voxel of each piece."""
+    """Turn parents into labels below 0 (-1, -2, …), in place; return the first voxel of each piece."""
     count = 0
     for i in range(parents.size):
         if codes[i] != 0 and parents[i] == i:
@@ -206,8 +210,6 @@ def _number(codes: NDArray[np.uint8], parents: NDArray[np.int32]) -> NDArray[np.
         at = i
         while parents[at] >= 0:  # whoever comes by here later need not go all the way
             parents[at], at = label, parents[at]
-    for i in range(parents.size):
-        parents[i] = -parents[i]
     return first
 
 
@@ -215,18 +217,25 @@ def _number(codes: NDArray[np.uint8], parents: NDArray[np.int32]) -> NDArray[np.
 def _links(
     codes: NDArray[np.uint8], labels: NDArray[np.int32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return, for each piece, where its core first touches an exit inside the block, and the exit's piece."""
+    """Return, for each piece, where its core first touches an exit inside the block, and the exit's piece.
+
+    Args:
+        codes: see `BlockBasins`.
+        labels: below 0.
+        count: pieces.
+    """
     at = np.zeros(count, np.int64)
     to = np.zeros(count, np.int32)
     depth, height, width = codes.shape
+    beside = np.empty(width, np.uint8)
     for z in range(depth):
         for y in range(height):
+            _beside_exits(codes, z, y, beside)
             for x in range(width):
-                code = codes[z, y, x]
-                if code <= 0x80 or to[labels[z, y, x] - 1] != 0:
+                if beside[x] == 0 or to[-labels[z, y, x] - 1] != 0:
                     continue
                 for direction in range(6):
-                    if not code >> direction & 1:
+                    if not codes[z, y, x] >> direction & 1:
                         continue
                     step = 1 if direction > 2 else -1
                     nz = z + step if direction % 3 == 0 else z
@@ -234,7 +243,74 @@ def _links(
                     nx = x + step if direction % 3 == 2 else x
                     inside = 0 <= nz < depth and 0 <= ny < height and 0 <= nx < width
                     if inside and not codes[nz, ny, nx] & 0x80:
-                        at[labels[z, y, x] - 1] = ((z * height + y) * width + x) * 6 + direction
-                        to[labels[z, y, x] - 1] = labels[nz, ny, nx]
+                        at[-labels[z, y, x] - 1] = ((z * height + y) * width + x) * 6 + direction
+                        to[-labels[z, y, x] - 1] = -labels[nz, ny, nx]
                         break
     return at, to
+
+
+@compiled
+def _beside_exits(codes: NDArray[np.uint8], z: int, y: int, out: NDArray[np.uint8]) -> None:
+    """Write, for one row, which voxels of cores have their plateau go on to an exit inside the block.
+
+    For all voxels alike and without a branch, so that the compiler does many at a time.
+    """
+    depth, height, width = codes.shape
+    row = codes[z, y]
+    beyond = np.full(width + 2, 0x80, np.uint8)  # counts as a core
+    n0 = codes[z - 1, y] if z > 0 else beyond[1:-1]
+    n1 = codes[z, y - 1] if y > 0 else beyond[1:-1]
+    n3 = codes[z + 1, y] if z + 1 < depth else beyond[1:-1]
+    n4 = codes[z, y + 1] if y + 1 < height else beyond[1:-1]
+    padded = np.full(width + 2, 0x80, np.uint8)
+    padded[1:-1] = row
+    n2, n5 = padded[:-2], padded[2:]
+    for x in range(width):
+        c = row[x]
+        found = c & ~(n0[x] >> 7) & 1 | c >> 1 & ~(n1[x] >> 7) & 1 | c >> 2 & ~(n2[x] >> 7) & 1
+        found |= c >> 3 & ~(n3[x] >> 7) & 1 | c >> 4 & ~(n4[x] >> 7) & 1 | c >> 5 & ~(n5[x] >> 7) & 1
+        out[x] = found & c >> 7
+
+
+def _leaving(codes: NDArray[np.uint8], labels: NDArray[np.int32], count: int) -> NDArray[np.bool_]:
+    """Return which pieces have a core that goes on beyond the block."""
+    leaving = np.zeros(count, np.bool_)
+    for direction in range(6):
+        axis, side = direction % 3, direction // 3
+        face = codes.take(-side, axis=axis)
+        goes_on = (face >= CORE) & (face >> direction & 1 > 0)
+        pieces: NDArray[np.int32] = np.take(labels, -side, axis=axis)
+        leaving[-pieces[goes_on] - 1] = True
+    return leaving
+
+
+@compiled
+def _settle(
+    to: NDArray[np.int32], leaving: NDArray[np.bool_], first: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Let the cores that end inside the block go their way; return the new number of each piece, and firsts.
+
+    A way leads to a stronger edge, so there are no circles. The numbers are those of the order of a scan.
+    """
+    count = to.size
+    target = np.arange(count + 1).astype(np.int32)
+    for piece in range(1, count + 1):
+        if to[piece - 1] != 0 and not leaving[piece - 1]:
+            target[piece] = to[piece - 1]
+    numbers = np.zeros(count + 1, np.int32)  # of the last on each way, then of all
+    new_first = np.empty(count, np.int64)
+    used = 0
+    for piece in range(1, count + 1):
+        last = _root(target, piece)
+        if numbers[last] == 0:
+            new_first[used] = first[piece - 1]
+            used += 1
+            numbers[last] = used
+        numbers[piece] = numbers[last]
+    return numbers, new_first[:used]
+
+
+@compiled
+def _renumber(labels: NDArray[np.int32], numbers: NDArray[np.int32]) -> None:
+    for i in range(labels.size):
+        labels[i] = numbers[-labels[i]]

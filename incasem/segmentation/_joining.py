@@ -1,15 +1,13 @@
 """What belongs together across blocks: pieces, their faces, and the fragments that they make.
 
-Each block stores a table of its pieces (`save`); neighbours compare their faces (`start_matching`);
-one small sum over all of it (`join`) gives each piece the number of its fragment. Memory: about 40 bytes a
+Each block stores a table of its pieces; neighbours compare their faces (`start_matching`); one small sum over
+all of it (`join`) gives each piece the number of its fragment. Memory: about 40 bytes a
 piece and 16 a pair of touching pieces.
 
 Two pieces are one fragment where they are a *pair*. Where pieces put together to a core of the watershed
 have one or more *links* (ways to go, see `incasem.segmentation._basins`), the core follows the first.
 """
 
-import io
-import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -21,31 +19,22 @@ from numpy.typing import NDArray
 from incasem.blockwise import Block, BlockFunction, Grid
 from incasem.compiled import compiled
 from incasem.durable import write_durably
-from incasem.errors import DataError
 from incasem.geometry import Coordinate
 from incasem.segmentation._basins import CORE
+from incasem.segmentation._tables import Table, load, save
 
 __all__ = [
     "Faces",
     "Matcher",
     "Matches",
     "Places",
-    "Table",
     "flat_in_region",
-    "fragment_of_piece",
     "join",
-    "load",
     "match_basins",
     "match_overlaps",
-    "save",
+    "neighbours",
     "start_matching",
 ]
-
-Table: TypeAlias = dict[str, NDArray[Any]]
-"""Arrays of one block. Pieces: ``first`` (flat index in the region of each piece's first voxel), ``link_of``,
-``link_at`` and ``link_to`` (links that end inside the block), and ``face_00`` … ``face_21`` (axis, side)."""
-
-_COMPRESSED_FROM = 4096  # bytes; below, compressing costs more than it saves
 
 
 class Matches(NamedTuple):
@@ -69,35 +58,10 @@ Places: TypeAlias = Callable[[int, NDArray[np.int64]], NDArray[np.int64]]
 Matcher: TypeAlias = Callable[[Faces, Faces, int, Places], Matches]
 """Compares the faces of two neighbours along an axis."""
 
+Count: TypeAlias = Callable[[Any, Any, int], Table]
+"""Takes the tables of a block and of its neighbour after it along an axis."""
+
 _NO_LINKS = np.zeros((0, 3), np.int64)
-
-
-def save(path: Path, table: Table, *, durable: bool) -> None:
-    """Store arrays in a file; a ``durable`` one is there whole or not at all, and on the disk on return."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size = sum(array.nbytes for array in table.values())
-    stored = io.BytesIO()
-    (np.savez_compressed if size >= _COMPRESSED_FROM else np.savez)(stored, allow_pickle=False, **table)
-    if durable:
-        write_durably(path, stored.getvalue())
-    else:
-        path.write_bytes(stored.getvalue())
-
-
-def load(folder: Path, index: int) -> Any:
-    """Open the stored arrays of one block; a context manager and a mapping, read when asked.
-
-    Raises:
-        DataError: somebody has deleted or damaged it.
-    """
-    path = folder / f"{index}.npz"
-    try:
-        return np.load(path)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}, the table of a finished block, is missing or damaged ({error}). "
-            f"Delete {folder.parent} to do all blocks again."
-        ) from error
 
 
 def flat_in_region(block: Block, flat: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -167,15 +131,27 @@ def _counted_pairs(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[np.int32],
     return np.stack(np.divmod(coded, base), axis=1).astype(np.int32), counts
 
 
-def start_matching(grid: Grid, folder: Path, matcher: Matcher, durable: bool) -> BlockFunction:
-    """Return the function that compares a block's faces with its neighbours after it in z, y and x."""
+def start_matching(
+    grid: Grid, folder: Path, matcher: Matcher, durable: bool, count: Count | None = None
+) -> BlockFunction:
+    """Return the function that compares a block's faces with its neighbours after it in z, y and x.
+
+    Args:
+        grid: the blocks.
+        folder: of all tables.
+        matcher: compares two faces.
+        durable: see `save`.
+        count: adds what else is to be known of two faces to the table; None adds nothing.
+    """
 
     def match(block: Block) -> None:
         found: Table = {}
         with load(folder / "pieces", block.index) as own:
-            for axis, neighbour in _neighbours(grid, block):
+            for axis, neighbour in neighbours(grid, block):
                 with load(folder / "pieces", neighbour.index) as other:
                     faces = (own[f"face_{axis}1"], other[f"face_{axis}0"])
+                    if count is not None:
+                        found |= count(own, other, axis)
                 matches = matcher(*faces, axis, _Face(axis, (block, neighbour)))
                 found |= {f"{name}_{axis}": array for name, array in matches._asdict().items() if len(array)}
         save(folder / "matches" / f"{block.index}.npz", found, durable=durable)
@@ -183,7 +159,8 @@ def start_matching(grid: Grid, folder: Path, matcher: Matcher, durable: bool) ->
     return match
 
 
-def _neighbours(grid: Grid, block: Block) -> Iterator[tuple[int, Block]]:
+def neighbours(grid: Grid, block: Block) -> Iterator[tuple[int, Block]]:
+    """Yield the blocks after a block, with the axis along which they touch."""
     steps = (grid.shape[1] * grid.shape[2], grid.shape[2], 1)
     place = np.unravel_index(block.index, grid.shape)
     for axis, step in enumerate(steps):
@@ -210,7 +187,7 @@ class _Face:
 def join(grid: Grid, folder: Path) -> int:
     """Number the fragments 1, 2, … in the order in which a scan of the region meets them; return how many.
 
-    Stores what `fragment_of_piece` reads.
+    Stores what `incasem.segmentation._tables.fragment_of_piece` reads.
     """
     first_piece, first, links = _all_pieces(grid, folder / "pieces")
     pairs, more_links = _all_matches(grid, folder / "matches", first_piece)
@@ -230,14 +207,6 @@ def join(grid: Grid, folder: Path) -> int:
     for name, table in (("first_piece", first_piece), ("fragment_of_piece", rank[fragment])):
         write_durably(folder / f"{name}.npy", partial(np.save, arr=table, allow_pickle=False))
     return count
-
-
-def fragment_of_piece(folder: Path, index: int) -> NDArray[np.uint64]:
-    """Return the fragment of each piece of a block; entry 0 is background, 0."""
-    first, end = np.load(folder / "first_piece.npy", mmap_mode="r")[index : index + 2]
-    table = np.zeros(end - first + 1, np.uint64)
-    table[1:] = np.load(folder / "fragment_of_piece.npy", mmap_mode="r")[first:end]
-    return table
 
 
 def _components(pairs: NDArray[np.int64], number: int) -> NDArray[np.int64]:
@@ -290,7 +259,7 @@ def _all_matches(
     pairs, links = [np.zeros((0, 2), np.int64)], [_NO_LINKS]
     for block in grid.blocks():
         with load(folder, block.index) as found:
-            for axis, neighbour in _neighbours(grid, block):
+            for axis, neighbour in neighbours(grid, block):
                 near, far = first_piece[block.index] - 1, first_piece[neighbour.index] - 1
                 if f"pairs_{axis}" in found:
                     pairs.append(found[f"pairs_{axis}"] + np.array([near, far]))

@@ -12,17 +12,13 @@ from numpy.typing import NDArray
 from incasem.blockwise import Block, StagedFunction
 from incasem.geometry import Coordinate, Roi
 from incasem.segmentation._basins import AFTER, BEFORE, block_basins
-from incasem.segmentation._joining import (
-    Matcher,
-    Table,
-    flat_in_region,
-    match_basins,
-    match_overlaps,
-    save,
-)
+from incasem.segmentation._joining import Matcher, flat_in_region, match_basins, match_overlaps
 from incasem.segmentation._mutex import mutex_labels
+from incasem.segmentation._piece_graph import count_pieces
 from incasem.segmentation._seeded import seeded_labels
+from incasem.segmentation._tables import Table, save
 from incasem.segmentation.affinity_map import AffinityMap
+from incasem.segmentation.edges import EdgeSettings
 from incasem.segmentation.fragment_settings import FragmentSettings
 from incasem.volumes import Volume
 
@@ -44,6 +40,7 @@ class LabelBlocks(StagedFunction[_Given, _Labelled]):
         scratch: uint32 labels, counted 1, 2, … in each block.
         folder: of the tables.
         durable: whether tables must be on the disk before a block counts as done.
+        graph: what to count of the region graph on the way; None for nothing. The watershed only.
     """
 
     affinities: AffinityMap
@@ -52,6 +49,7 @@ class LabelBlocks(StagedFunction[_Given, _Labelled]):
     scratch: Volume = field(repr=False)
     folder: Path
     durable: bool
+    graph: EdgeSettings | None = None
 
     @abstractmethod
     def read(self, block: Block) -> _Given:
@@ -78,6 +76,8 @@ class _Watershed(LabelBlocks):
 
     def compute(self, block: Block, given: _Given) -> _Labelled:
         edges, inside = given
+        own = edges[:, BEFORE:-AFTER, BEFORE:-AFTER, BEFORE:-AFTER]
+        counted = None if self.graph is None else own.copy()
         clear_edges(edges, inside, self.settings.low_step)
         np.minimum(edges, np.uint8(self.settings.high_step), out=edges)
         basins = block_basins(edges)
@@ -92,7 +92,10 @@ class _Watershed(LabelBlocks):
             for side in range(2):
                 planes = [a.take(-side, axis=axis) for a in (basins.labels, basins.codes)]
                 table[f"face_{axis}{side}"] = np.stack(planes, dtype=np.int32)
-        return basins.labels.view(np.uint32), table
+        labels = basins.labels.view(np.uint32)
+        if self.graph is not None and counted is not None:
+            table |= count_pieces(labels, len(basins.first), counted, histograms=self.graph.histograms)
+        return labels, table
 
 
 def clear_edges(edges: NDArray[np.uint8], inside: NDArray[np.bool_] | None, low_step: int) -> None:
@@ -205,9 +208,10 @@ def labelling(
     scratch: Volume,
     folder: Path,
     durable: bool,
+    graph: EdgeSettings | None,
 ) -> LabelBlocks:
     """Return the function that labels blocks by the method of ``settings``; see `LabelBlocks`."""
-    return _LABELLING[settings.method](affinities, mask, settings, scratch, folder, durable)
+    return _LABELLING[settings.method](affinities, mask, settings, scratch, folder, durable, graph)
 
 
 def matcher_of(settings: FragmentSettings) -> Matcher:

@@ -3,11 +3,14 @@
 Channel ``c`` at voxel ``v`` is the edge between ``v`` and ``v + offsets[c]`` (the convention of waterz,
 mwatershed and PyTorch Connectomics). The segmentation jobs work on 255 steps, the form in which predictions
 are stored, whatever the dtype of the map: so they give the same for a map and for its stored prediction.
+
+Where sections are thick and only membranes are annotated, nothing teaches the edges between sections. A map
+without them is taken `section by section <AffinityMap.by_section>`.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -38,36 +41,55 @@ class AffinityMap:
     Attributes:
         volume: axes c, z, y, x; uint8 (0 … 255) or a float type (0 … 1).
         offsets: the other end of each channel's edge; voxels, z, y, x.
+        per_section: see `by_section`.
     """
 
     volume: Volume
     offsets: tuple[Offset, ...]
+    per_section: bool = False
 
     @property
     def roi_voxels(self) -> Roi:
         """The whole map on the absolute voxel grid."""
         return self.volume.roi_voxels
 
+    def by_section(self) -> "AffinityMap":
+        """Return the map as one of sections that have nothing to do with each other: their edges are 0."""
+        return replace(self, per_section=True)
+
+    @property
+    def connects_sections(self) -> bool:
+        """Whether the map has edges from one section to the next, and they count."""
+        return not self.per_section and self._find(NEAREST[0]) is not None
+
     @cached_property
-    def nearest(self) -> tuple[int, int, int]:
+    def nearest(self) -> tuple[int | None, int, int]:
         """Channels of the edges to the direct neighbours in z, y and x, either the one before or after.
+
+        That in z is None where each section is by itself.
 
         Raises:
             DataError: the map lacks one of them.
         """
-        z, y, x = (self._channel_of(offset) for offset in NEAREST)
-        return (z, y, x)
+        z, y, x = NEAREST
+        return (None if self.per_section else self._channel_of(z), self._channel_of(y), self._channel_of(x))
+
+    def _find(self, offset: Offset) -> int | None:
+        found = (self.offsets.index(o) for o in (offset, _opposite(offset)) if o in self.offsets)
+        return next(found, None)
 
     def _channel_of(self, offset: Offset) -> int:
-        for wanted in (offset, _opposite(offset)):
-            if wanted in self.offsets:
-                return self.offsets.index(wanted)
+        channel = self._find(offset)
+        if channel is not None:
+            return channel
+        across = offset == NEAREST[0]
+        remedy = "Predict with the nearest neighbours of all three axes among task.offsets"
         raise DataError(
             explain(
                 f"offsets of {self.volume.path}",
                 [list(o) for o in self.offsets],
                 f"a list with {list(offset)} or {list(_opposite(offset))}",
-                "Predict with the nearest neighbours of all three axes among task.offsets",
+                remedy + ", or segment each section by itself with --per_section" * across,
             )
         )
 
@@ -77,7 +99,8 @@ class AffinityMap:
         Args:
             roi_voxels: on the absolute grid; it may leave the volume.
 
-        Edges with an end beyond the volume are 0, whatever is stored there.
+        Edges with an end beyond the volume are 0, whatever is stored there; `per_section` all those that lead
+        to another section.
 
         Raises:
             DataError: NaN or values outside 0 … 1 in a float map, or a chunk cannot be read.
@@ -90,13 +113,17 @@ class AffinityMap:
         Like `read`, with the channels `NEAREST`: edges that are stored with the voxel before (offset +1) are
         moved to the voxel after. Other channels are not read, as far as they do not lie between these.
         """
-        before = Coordinate(int(self.offsets[c][axis] > 0) for axis, c in enumerate(self.nearest))
-        channels = range(min(self.nearest), max(self.nearest) + 1)
+        present = {axis: c for axis, c in enumerate(self.nearest) if c is not None}
+        forward = {axis for axis, c in present.items() if self.offsets[c][axis] > 0}
+        before = Coordinate(int(axis in forward) for axis in range(3))
+        channels = range(min(present.values()), max(present.values()) + 1)
         values = self._read(Roi(roi_voxels.begin - before, roi_voxels.shape + before), channels)
-        nearest = np.empty((3, *roi_voxels.shape), np.uint8)
-        for axis, channel in enumerate(self.nearest):
+        if list(self.nearest) == list(channels) and not forward:
+            return values
+        nearest = np.zeros((3, *roi_voxels.shape), np.uint8)
+        for axis, channel in present.items():
             begin = list(before)
-            if self.offsets[channel][axis] > 0:
+            if axis in forward:
                 begin[axis] = 0
             inner = tuple(slice(b, b + s) for b, s in zip(begin, roi_voxels.shape, strict=True))
             nearest[axis] = values[channel - channels.start][inner]
@@ -104,14 +131,21 @@ class AffinityMap:
 
     def identity(self) -> dict[str, object]:
         """Return what determines the map; JSON-able, for the identity of jobs that read it."""
-        return {"affinities": self.volume.fingerprint(), "offsets": [list(o) for o in self.offsets]}
+        identity: dict[str, object] = {
+            "affinities": self.volume.fingerprint(),
+            "offsets": [list(o) for o in self.offsets],
+        }
+        return identity | {"per_section": True} if self.per_section else identity
 
     def _read(self, roi: Roi, channels: range) -> NDArray[np.uint8]:
         values = self.volume.read_voxels(roi, beyond="constant", fill=0, channels=channels)
         if values.size == 0:
             return np.zeros(values.shape, np.uint8)
         for channel, c in zip(values, channels, strict=True):
-            self._clear_edges_beyond(channel, self.offsets[c], roi)
+            if self.per_section and self.offsets[c][0]:
+                channel[...] = 0
+            else:
+                self._clear_edges_beyond(channel, self.offsets[c], roi)
         return values if values.dtype == np.uint8 else self._in_steps(values, roi)
 
     def _clear_edges_beyond(self, channel_ZYX: NDArray[Any], offset: Offset, roi: Roi) -> None:
@@ -128,9 +162,11 @@ class AffinityMap:
         low, high = float(values.min()), float(values.max())
         if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):  # also where they are NaN
             found = "NaN" if np.isnan(low) else f"{low:g} to {high:g}"
+            fits = (values >= -_RANGE_TOLERANCE) & (values <= 1 + _RANGE_TOLERANCE)
+            first = tuple(int(i) for i in np.argwhere(~fits)[0][1:] + np.array(roi.begin))
             raise DataError(
                 explain(
-                    f"values of {self.volume.path} in {format_roi(roi)}",
+                    f"values of {self.volume.path} in {format_roi(roi)}, first at voxel {first},",
                     found,
                     "affinities from 0 to 1 in a map of floats",
                     "Repeat the prediction there" if found == "NaN" else "Rescale the map, or store uint8",
@@ -181,7 +217,12 @@ def open_affinities(
 def _checked_offsets(offsets: Any, volume: Volume) -> tuple[Offset, ...]:
     allowed = f"one [z, y, x] in voxels for each of its {volume.shape[0]} channels, no two for one edge"
     refused = DataError(
-        explain(f"offsets of {volume.path}", offsets, allowed, "Give the offsets that it was predicted with")
+        explain(
+            f"offsets of {volume.path}",
+            offsets,
+            allowed,
+            "Give those that it was predicted with, by --offsets or as its attribute `offsets`",
+        )
     )
     if not isinstance(offsets, Sequence) or len(offsets) != volume.shape[0]:
         raise refused

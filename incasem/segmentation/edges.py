@@ -6,14 +6,11 @@ an integer: the graph is the same, bit by bit, for any blocks and any number of 
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid, Job, JobReport, default_block_shape, run_stage
 from incasem.errors import DataError, explain
@@ -21,14 +18,14 @@ from incasem.geometry import Coordinate, Roi, format_roi
 from incasem.segmentation._pairs import EdgeCounter, count_fragments
 from incasem.segmentation.affinity_map import NEAREST, AffinityMap, Offset
 from incasem.segmentation.edge_store import EdgeStore, cut_of
+from incasem.segmentation.fragment_ids import read_ids
 from incasem.segmentation.region_graph import EdgeTable, FragmentTable
 from incasem.volumes import Volume, check_same_voxel_size, check_spatial
 
-__all__ = ["EdgeSettings", "count_block", "read_ids", "write_edges"]
+__all__ = ["EdgeSettings", "GraphTarget", "count_block", "write_edges"]
 
 JOB = "edges"
 _LARGEST_UNIT = 128  # voxels
-_LARGEST_ID = (1 << 63) - 1  # databases have signed integers
 
 
 @dataclass(frozen=True)
@@ -45,12 +42,70 @@ class EdgeSettings:
     long_range: bool = False
 
 
+@dataclass(frozen=True)
+class GraphTarget:
+    """Where a region graph goes, and what is counted for it.
+
+    Attributes:
+        store: gets the pairs of touching fragments, and the sizes of all.
+        state_dir: where the marks of finished blocks lie, until all are done (a suffix is added).
+        settings: what is counted.
+    """
+
+    store: EdgeStore
+    state_dir: Path
+    settings: EdgeSettings
+
+    def job(
+        self, affinities: AffinityMap, fragments: Volume, grid: Grid, start: Callable[[], BlockFunction]
+    ) -> Job:
+        """Create the store, and return the job that fills it."""
+        # So that the marks of blocks whose store was deleted are not believed.
+        token = self.store.create()
+        return Job(
+            name=JOB,
+            grid=grid,
+            start_worker=start,
+            identity={
+                **affinities.identity(),
+                "fragments": fragments.fingerprint(),
+                "histograms": self.settings.histograms,
+                "long_range": self.settings.long_range,
+            },
+            state_dir=self.state_dir.with_name(f"{self.state_dir.name}.{token}"),
+        )
+
+    def output(self, grid: Grid) -> "GraphOutput":
+        """Return the store as the output of a stage whose blocks are those of ``grid``."""
+        return GraphOutput(self.store, cut_of(grid))
+
+
+@dataclass(frozen=True)
+class GraphOutput:
+    """The store as a stage's output: it is told which cut is complete together with the finished-mark."""
+
+    store: EdgeStore
+    cut: str
+
+    @property
+    def path(self) -> str:
+        """For messages."""
+        return self.store.path
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Attributes as stored."""
+        return self.store.attributes
+
+    def set_attributes(self, **attributes: Any) -> None:
+        """Note that the cut is complete, with attributes."""
+        self.store.finish(self.cut, **attributes)
+
+
 def write_edges(
     affinities: AffinityMap,
     fragments: Volume,
-    store: EdgeStore,
-    state_dir: Path,
-    settings: EdgeSettings,
+    target: GraphTarget,
     *,
     num_workers: int,
     progress: bool = True,
@@ -61,9 +116,7 @@ def write_edges(
     Args:
         affinities: the affinity map.
         fragments: ids of its voxels, 0 is background; any integer type.
-        store: gets the pairs of touching fragments, and the sizes of all.
-        state_dir: where the marks of finished blocks lie, until all are done (a suffix is added).
-        settings: what is counted.
+        target: the store, and what is counted.
         num_workers: worker processes.
         progress: whether to show a progress line.
         block_shape: voxels a block; None chooses.
@@ -73,60 +126,24 @@ def write_edges(
             the disk is full.
         FailedBlocksError: blocks that could not be done.
     """
-    job = edge_job(affinities, fragments, store, state_dir, settings, block_shape)
-    for left in state_dir.parent.glob(f"{state_dir.name}.*"):
+    job = edge_job(affinities, fragments, target, block_shape)
+    for left in target.state_dir.parent.glob(f"{target.state_dir.name}.*"):
         if left != job.state_dir:  # marks of a store that was deleted
             shutil.rmtree(left, ignore_errors=True)
-    return run_stage(job, _Output(store, cut_of(job.grid)), num_workers, progress)
+    return run_stage(job, target.output(job.grid), num_workers, progress)
 
 
 def edge_job(
-    affinities: AffinityMap,
-    fragments: Volume,
-    store: EdgeStore,
-    state_dir: Path,
-    settings: EdgeSettings,
-    block_shape: Sequence[int] | None = None,
+    affinities: AffinityMap, fragments: Volume, target: GraphTarget, block_shape: Sequence[int] | None = None
 ) -> Job:
     """Check everything, create the store, and return the job that fills it."""
     check_fragments(affinities, fragments)
     _ = affinities.nearest
-    # So that the marks of blocks whose store was deleted are not believed.
-    token = store.create()
     unit = [min(size, _LARGEST_UNIT) for size in fragments.write_shape]  # files of others may be one chunk
     block = block_shape or default_block_shape(unit, volume_shape=fragments.shape)
     grid = Grid(fragments.roi_voxels, Coordinate(block))
-    return Job(
-        name=JOB,
-        grid=grid,
-        start_worker=partial(_start, affinities, fragments, store, settings, cut_of(grid)),
-        identity={
-            **affinities.identity(),
-            "fragments": fragments.fingerprint(),
-            "histograms": settings.histograms,
-            "long_range": settings.long_range,
-        },
-        state_dir=state_dir.with_name(f"{state_dir.name}.{token}"),
-    )
-
-
-@dataclass(frozen=True)
-class _Output:
-    """The store as a stage's output: it is told which cut is complete together with the finished-mark."""
-
-    store: EdgeStore
-    cut: str
-
-    @property
-    def path(self) -> str:
-        return self.store.path
-
-    @property
-    def attributes(self) -> Any:
-        return self.store.attributes
-
-    def set_attributes(self, **attributes: Any) -> None:
-        self.store.finish(self.cut, **attributes)
+    start = partial(_start, affinities, fragments, target.store, target.settings, cut_of(grid))
+    return target.job(affinities, fragments, grid, start)
 
 
 def check_fragments(affinities: AffinityMap, fragments: Volume) -> None:
@@ -152,28 +169,6 @@ def check_fragments(affinities: AffinityMap, fragments: Volume) -> None:
                 "Correct its offset, or take the fragments of these affinities",
             )
         )
-
-
-def read_ids(fragments: Volume, roi_voxels: Roi) -> NDArray[np.uint64]:
-    """Return ids in a region, 0 beyond the volume; uint64, z, y, x.
-
-    Raises:
-        DataError: an id below 0 or above 2^63 - 1.
-    """
-    ids = fragments.read_voxels(roi_voxels, beyond="constant")
-    found = int(ids.min()) if fragments.dtype.kind == "i" and ids.size else 0
-    if found == 0 and fragments.dtype == np.uint64 and ids.size:
-        found = int(ids.max())
-    if not 0 <= found <= _LARGEST_ID:
-        raise DataError(
-            explain(
-                f"an id in {fragments.path} at {format_roi(roi_voxels)}",
-                found,
-                f"0 (background) to {_LARGEST_ID}",
-                "Relabel the fragments",
-            )
-        )
-    return ids.astype(np.uint64, copy=False)
 
 
 def _start(
@@ -202,6 +197,8 @@ def count_block(
     if len(sizes):
         near = affinities.read_nearest(roi)
         for axis, offset in enumerate(NEAREST):
+            if affinities.nearest[axis] is None:
+                continue
             counter.add(ids, begin, offset, near[axis], near=True)
         del near
         if far:

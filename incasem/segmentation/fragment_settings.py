@@ -40,8 +40,8 @@ class FragmentSettings:
             background.
         high: ``watershed``: edges at or above always join.
         boundary_threshold: ``seeded``: a voxel with a weaker edge is boundary.
-        per_section: ``seeded``: each section alone, by its edges in y and x, for sections that are thick or
-            badly aligned.
+        per_section: each section alone, by its edges in y and x, for sections that are thick or badly
+            aligned, and for maps without edges between them.
         seed_blur: ``seeded``: the distance from the boundary is smoothed by a Gaussian of this standard
             deviation, in units of the voxel's shortest side; 0 for none.
         seed_distance: ``seeded``: a seed is the highest point around within this distance, in units of the
@@ -114,7 +114,7 @@ class FragmentSettings:
         if self.method == "watershed":
             return (0, 0, 0)
         z, y, x = self.context_voxels  # type: ignore[misc]  # three of them since __post_init__
-        return (0, y, x) if self.method == "seeded" and self.per_section else (z, y, x)
+        return (0, y, x) if self.per_section else (z, y, x)
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the result, JSON-able: the method and the settings that it reads."""

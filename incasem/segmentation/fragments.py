@@ -6,6 +6,9 @@
    (`incasem.segmentation._joining`);
 3. the labels are replaced by these numbers.
 
+Where the region graph is wanted too, the first pass counts it on the way, see
+`incasem.segmentation._piece_graph`.
+
 Fragments are numbered 1, 2, … in the order in which a scan of the volume meets them; 0 is background.
 
 With the method ``watershed`` partition and numbers do not depend on the blocks. With ``seeded`` and
@@ -34,8 +37,6 @@ from pathlib import Path
 import numpy as np
 
 from incasem.blockwise import (
-    Block,
-    BlockFunction,
     Grid,
     Job,
     default_block_shape,
@@ -49,9 +50,12 @@ from incasem.blockwise import (
 from incasem.blockwise.state import work_lock
 from incasem.errors import ConfigError, DataError, explain
 from incasem.geometry import Coordinate
-from incasem.segmentation._joining import fragment_of_piece, join, start_matching
+from incasem.segmentation._joining import join, start_matching
 from incasem.segmentation._labelling import labelling, matcher_of
+from incasem.segmentation._piece_graph import count_across, start_collecting
+from incasem.segmentation._writing import LABELS, start_writing
 from incasem.segmentation.affinity_map import AffinityMap
+from incasem.segmentation.edges import GraphTarget
 from incasem.segmentation.extra import import_neurons
 from incasem.segmentation.fragment_settings import FragmentSettings
 from incasem.volumes import (
@@ -90,6 +94,7 @@ def write_fragments(
     progress: bool = True,
     block_shape: Sequence[int] | None = None,
     chunk_shape: Sequence[int] = (128, 128, 128),
+    graph: GraphTarget | None = None,
 ) -> Volume:
     """Write the fragments of an affinity map, continuing an interrupted run.
 
@@ -102,6 +107,9 @@ def write_fragments(
         progress: whether to show progress lines on standard error.
         block_shape: voxels, a multiple of ``chunk_shape``; None chooses one.
         chunk_shape: of the output; voxels.
+        graph: gets the region graph as well, where it can be counted on the way: fragments of the watershed
+            in 3D, edges between direct neighbours. Else, or where the fragments are there already, nothing is
+            done with it: `incasem.segmentation.edges.write_edges` makes what is missing.
 
     Returns:
         The output, with an attribute ``num_fragments``.
@@ -114,17 +122,19 @@ def write_fragments(
     """
     if num_workers < 0:
         raise ConfigError(explain("num_workers", num_workers, "0 or more", "Use the number of cores"))
-    stage = prepare_fragments(affinities, output, settings, mask, block_shape, chunk_shape)
+    stage = prepare_fragments(affinities, output, settings, mask, block_shape, chunk_shape, graph)
     final = stage.write_job()
     if is_finished(final, stage.output):
         finish(final)  # a run that was killed between its mark and its cleaning leaves this to us
         return stage.output
+    stage.graph_is_wanted()  # refuses what other fragments left there, before the long work
     with work_lock(replace(final, state_dir=stage.state_dir / "command")):
         if num_workers == 0:
             stage.run_in_process()
         else:
             stage.label(num_workers, progress)
             stage.number(num_workers, progress)
+            stage.collect(num_workers, progress)
             run_stage(final, stage.output, num_workers, progress)
     logger.info("%s holds %s fragments", stage.output.path, stage.output.attributes.get(COUNT_ATTRIBUTE))
     return stage.output
@@ -140,6 +150,7 @@ class FragmentStage:
         settings: how.
         mask: what is not background, or None.
         grid: blocks of all passes.
+        graph: gets the region graph; None for none.
     """
 
     affinities: AffinityMap
@@ -147,6 +158,7 @@ class FragmentStage:
     settings: FragmentSettings
     mask: Volume | None
     grid: Grid
+    graph: GraphTarget | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -155,8 +167,11 @@ class FragmentStage:
 
     @property
     def folder(self) -> Path:
-        """Scratch of runs that cut the volume like this one."""
-        return self.state_dir / "x".join(str(int(s)) for s in self.grid.block_shape)
+        """Scratch of runs that cut the volume and count the graph like this one."""
+        name = "x".join(str(int(s)) for s in self.grid.block_shape)
+        if self.graph is not None:
+            name += "_histograms" if self.graph.settings.histograms else "_edges"
+        return self.state_dir / name
 
     @property
     def identity(self) -> dict[str, object]:
@@ -170,7 +185,7 @@ class FragmentStage:
     def scratch(self) -> Volume:
         """Create or reopen the volume of the blocks' own labels."""
         return create_volume(
-            str(self.folder / "labels.zarr"),
+            str(self.folder / LABELS),
             shape=self.output.shape,
             dtype=np.dtype(np.uint32),
             voxel_size=self.output.voxel_size,
@@ -193,6 +208,7 @@ class FragmentStage:
                 self.scratch(),
                 self.folder / "pieces",
                 durable,
+                None if self.graph is None else self.graph.settings,
             ),
             identity=self.identity,
             state_dir=self.folder / "labelling",
@@ -200,20 +216,49 @@ class FragmentStage:
 
     def match_job(self, *, durable: bool = True) -> Job:
         """Return the second pass: neighbours compare their faces."""
+        count = None
+        if self.graph is not None:
+            count = partial(count_across, histograms=self.graph.settings.histograms)
+        matcher = matcher_of(self.settings)
         return Job(
             name="match faces",
             grid=self.grid,
-            start_worker=partial(start_matching, self.grid, self.folder, matcher_of(self.settings), durable),
+            start_worker=partial(start_matching, self.grid, self.folder, matcher, durable, count),
             identity=self.identity,
             state_dir=self.folder / "matching",
         )
+
+    def graph_job(self, graph: GraphTarget) -> Job:
+        """Return the pass over the tables that puts the region graph together."""
+        start = partial(start_collecting, self.grid, self.folder, graph.store, graph.output(self.grid).cut)
+        return graph.job(self.affinities, self.output, self.grid, start)
+
+    def graph_is_wanted(self) -> bool:
+        """Return whether there is a region graph to be put together.
+
+        Raises:
+            DataError: the store holds the graph of other fragments.
+        """
+        graph = self.graph
+        return graph is not None and not is_finished(self.graph_job(graph), graph.output(self.grid))
+
+    def collect(self, num_workers: int, progress: bool) -> None:
+        """Put the region graph together; 0 workers do it in this process."""
+        if self.graph is None or not self.graph_is_wanted():
+            return
+        job, output = self.graph_job(self.graph), self.graph.output(self.grid)
+        if num_workers > 0 and len(self.grid) > _FEW_BLOCKS:
+            run_stage(job, output, num_workers, progress)
+        else:
+            run_in_process(job)
+            mark_finished(job, output)
 
     def write_job(self) -> Job:
         """Return the last pass: labels become fragments."""
         return Job(
             name=JOB,
             grid=self.grid,
-            start_worker=partial(_start_writing, self.folder, self.output),
+            start_worker=partial(start_writing, self.folder, self.output),
             identity=self.identity,
             state_dir=self.state_dir,
         )
@@ -235,6 +280,7 @@ class FragmentStage:
         run_in_process(self.label_job(durable=False))
         run_in_process(self.match_job(durable=False))
         self.output.set_attributes(**{COUNT_ATTRIBUTE: join(self.grid, self.folder)})
+        self.collect(0, progress=False)
         run_in_process(self.write_job())
         mark_finished(self.write_job(), self.output)
         shutil.rmtree(self.state_dir)
@@ -247,9 +293,12 @@ def prepare_fragments(
     mask: Volume | None = None,
     block_shape: Sequence[int] | None = None,
     chunk_shape: Sequence[int] = (128, 128, 128),
+    graph: GraphTarget | None = None,
 ) -> FragmentStage:
     """Check everything, create the output, and return the passes that fill it; see `write_fragments`."""
     settings = settings or FragmentSettings()
+    if settings.per_section:
+        affinities = affinities.by_section()
     if settings.method == "mutex":
         import_neurons("mwatershed")
     else:
@@ -282,7 +331,15 @@ def prepare_fragments(
     )
     block = block_shape or default_block_shape(created.write_shape, volume_shape=created.shape)
     _check_blocks(block, created)
-    return FragmentStage(affinities, created, settings, mask, Grid(created.roi_voxels, Coordinate(block)))
+    if graph is not None and not _counts_on_the_way(settings, graph):
+        graph = None
+    grid = Grid(created.roi_voxels, Coordinate(block))
+    return FragmentStage(affinities, created, settings, mask, grid, graph)
+
+
+def _counts_on_the_way(settings: FragmentSettings, graph: GraphTarget) -> bool:
+    """Return whether blocks and their faces tell the whole graph; else it takes a pass of its own."""
+    return settings.method == "watershed" and not (settings.per_section or graph.settings.long_range)
 
 
 def _check_blocks(block_shape: Sequence[int], output: Volume) -> None:
@@ -299,13 +356,3 @@ def _check_blocks(block_shape: Sequence[int], output: Volume) -> None:
                 "Correct it, or leave it out",
             )
         )
-
-
-def _start_writing(folder: Path, output: Volume) -> BlockFunction:
-    labels = open_volume(folder / "labels.zarr")
-
-    def write(block: Block) -> None:
-        table = fragment_of_piece(folder, block.index)
-        output.write_voxels(block.write_roi, table[labels.read_voxels(block.write_roi)])
-
-    return write

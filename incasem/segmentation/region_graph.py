@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BINS", "EdgeTable", "FragmentTable", "summed_edges", "summed_fragments"]
+__all__ = ["BINS", "EdgeTable", "FragmentTable", "renamed_edges", "summed_edges", "summed_fragments"]
 
 BINS = 256
 """Bins of a histogram of affinities: one for each step of a stored affinity."""
@@ -122,6 +122,29 @@ def summed_edges(tables: Iterable[EdgeTable]) -> EdgeTable:
         first_bin=first_bin,
         bins=bins,
         bin_counts=bin_counts,
+    )
+
+
+def renamed_edges(table: EdgeTable, names: Ids) -> EdgeTable:
+    """Return the rows with other ids, without those whose ends are now one; in no order, pairs may repeat.
+
+    Args:
+        table: its ids are places in ``names``.
+        names: the new id of each.
+    """
+    u, v = names[table.u], names[table.v]
+    kept = u != v
+    lengths = np.diff(table.first_bin)
+    kept_bins = np.repeat(kept, lengths)
+    first_bin = np.zeros(int(kept.sum()) + 1, np.int64)
+    np.cumsum(lengths[kept], out=first_bin[1:])
+    return EdgeTable(
+        u=np.minimum(u, v)[kept],
+        v=np.maximum(u, v)[kept],
+        **{name: getattr(table, name)[kept] for name in ("contact", "count", "total", "highest")},
+        first_bin=first_bin,
+        bins=table.bins[kept_bins],
+        bin_counts=table.bin_counts[kept_bins],
     )
 
 

@@ -17,18 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.blockwise import Block, BlockFunction, Grid, Job, default_block_shape
-from incasem.compiled import compiled
 from incasem.durable import sync, write_durably
 from incasem.errors import DataError, explain
 from incasem.geometry import Coordinate, format_roi
-from incasem.segmentation.edges import read_ids
+from incasem.segmentation._tables import look_up
+from incasem.segmentation.fragment_ids import read_ids
 from incasem.volumes import Volume, create_volume, exists, open_volume
 
 __all__ = ["LookUp", "create_segmentation", "relabel", "relabel_job"]
 
 JOB = "relabel"
 _ABOUT = "about.json"
-_CACHE = 1 << 12
 
 
 class LookUp:
@@ -197,48 +196,11 @@ def relabel(
     ids = np.ascontiguousarray(ids_ZYX).reshape(-1)
     found = np.empty_like(ids) if out is None else out.reshape(-1)
     if int(fragments[-1]) == fragments.size - 1:
-        unknown = _look_up(ids, segments, found)
+        if ids.size and int(ids.max()) >= segments.size:
+            raise KeyError(int(ids.max()))
+        look_up(np.asarray(segments), ids, found)
     else:
-        unknown = _search(ids, fragments, segments, found, np.zeros((2, _CACHE), np.uint64))
-    if unknown >= 0:
-        raise KeyError(int(ids[unknown]))
+        from incasem.segmentation._search import search  # numba takes longer to load than most blocks
+
+        search(ids, fragments, segments, found)
     return found.reshape(ids_ZYX.shape)
-
-
-@compiled
-def _look_up(ids: NDArray[Any], segments: NDArray[Any], found: NDArray[Any]) -> int:
-    """Write ``segments[id]``; return the position of the first id beyond the table, or -1."""
-    last, segment = np.uint64(0), segments[0]
-    for i in range(ids.size):
-        if ids[i] != last:  # neighbours mostly are of one fragment
-            last = ids[i]
-            if last >= segments.size:
-                return i
-            segment = segments[last]
-        found[i] = segment
-    return -1
-
-
-@compiled
-def _search(
-    ids: NDArray[Any],
-    fragments: NDArray[Any],
-    segments: NDArray[Any],
-    found: NDArray[Any],
-    cache: NDArray[Any],
-) -> int:
-    """Write the segment of each id; return the position of the first id that has none, or -1."""
-    last, segment = np.uint64(0), segments[0]
-    cache[1, 0] = segments[0]
-    for i in range(ids.size):
-        if ids[i] != last:
-            last = ids[i]
-            place = np.int64((last * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(52))
-            if cache[0, place] != last:
-                position = np.searchsorted(fragments, last)
-                if position == fragments.size or fragments[position] != last:
-                    return i
-                cache[0, place], cache[1, place] = last, segments[position]
-            segment = cache[1, place]
-        found[i] = segment
-    return -1

@@ -28,7 +28,7 @@ class Scoring:
     """How the affinity between two regions follows from the edges between them.
 
     Attributes:
-        name: as given.
+        name: one for each function, whatever it was called.
         kind: the mean of all edges; the largest of all; or a quantile.
         quantile: percent, of ``quantile``.
         of_maxima: whether a pair of fragments begins with its largest affinity alone, so that the quantile
@@ -71,4 +71,6 @@ def parse_scoring(name: str) -> Scoring:
                 f"Choose one of them.{did_you_mean(name, _EXAMPLES)}",
             )
         )
-    return Scoring(name, "quantile", quantile, of_maxima=bool(match["published"] or match["initmax"]))
+    of_maxima = bool(match["published"] or match["initmax"])
+    one_name = f"aff{quantile}_his256" if of_maxima else f"hist_quant_{quantile}"
+    return Scoring(one_name, "quantile", quantile, of_maxima)

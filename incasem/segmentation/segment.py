@@ -20,18 +20,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from incasem.blockwise import JobReport, format_seconds, is_finished, run_stage
+from incasem.blockwise import format_seconds, is_finished, run_stage
 from incasem.blockwise.state import held
 from incasem.errors import ConfigError, DataError, explain
 from incasem.segmentation.affinity_map import AffinityMap, open_affinities
 from incasem.segmentation.agglomeration import SizeRules, agglomerate, check_thresholds
 from incasem.segmentation.edge_store import EdgeStore, open_edge_store
-from incasem.segmentation.edges import EdgeSettings, write_edges
+from incasem.segmentation.edges import EdgeSettings, GraphTarget, write_edges
 from incasem.segmentation.fragment_settings import FragmentSettings
 from incasem.segmentation.fragments import write_fragments
 from incasem.segmentation.relabel import LookUp, create_segmentation, relabel_job
 from incasem.segmentation.scoring import Scoring, parse_scoring
-from incasem.volumes import Volume, open_volume, split_path
+from incasem.volumes import Volume, open_volume, placed_like, split_path
 
 __all__ = ["SegmentOptions", "SegmentReport", "Segmentation", "segment"]
 
@@ -138,29 +138,40 @@ def segment(options: SegmentOptions, *, num_workers: int, progress: bool = True)
     """
     scoring = parse_scoring(options.scoring)
     thresholds = check_thresholds(options.thresholds)
-    names = {_name(scoring, t): t for t in thresholds}
-    if len(names) < len(thresholds):
+    if len({_name(scoring, t) for t in thresholds}) < len(thresholds):
         raise ConfigError(
             explain("threshold", thresholds, "numbers that differ in six digits", "Leave some of them out")
         )
+    if options.mask is not None and options.own_fragments is not None:
+        todo = "Leave it out, and set the fragments to 0 outside it"
+        raise ConfigError(explain("mask", options.mask, "only where fragments are made here", todo))
     if num_workers < 1:
         raise ConfigError(explain("num_workers", num_workers, "1 or more", "Use the number of cores"))
     affinities = open_affinities(f"{options.file.expanduser()}/{options.dataset.strip('/')}", options.offsets)
+    if options.fragments.per_section and not affinities.connects_sections:
+        affinities = affinities.by_section()
     _ = affinities.nearest
-    store = _store(options, scoring)
+    graph = _graph(options, scoring)
     clock = _Clock()
     with _sole_command(options.output):
         with clock("fragments"):
-            fragments = _fragments(options, affinities, num_workers, progress)
+            fragments = _fragments(options, affinities, graph, num_workers, progress)
         with clock("edges"):
-            _edges(options, scoring, affinities, fragments, store, num_workers, progress)
-        targets = [_Target(options, name, t, affinities, fragments) for name, t in names.items()]
+            write_edges(
+                affinities,
+                fragments,
+                graph,
+                num_workers=num_workers,
+                progress=progress,
+                block_shape=options.block_shape,
+            )
+        targets = [_Target(options, scoring, t, affinities, fragments) for t in thresholds]
         with clock("agglomeration"):
-            _agglomerate(targets, store, scoring, options.rules)
+            _agglomerate(targets, graph.store, scoring, options.rules)
         with clock("relabel"):
             for target in targets:
                 run_stage(target.job, target.volume, num_workers, progress)
-        store.database.disconnect()
+        graph.store.database.disconnect()
     counts = [target.table.counts() for target in targets]
     made = (
         Segmentation(target.threshold, segments, Path(target.volume.path))
@@ -201,9 +212,11 @@ def _sole_command(output: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def _fragments(options: SegmentOptions, affinities: AffinityMap, num_workers: int, progress: bool) -> Volume:
+def _fragments(
+    options: SegmentOptions, affinities: AffinityMap, graph: GraphTarget, num_workers: int, progress: bool
+) -> Volume:
     if options.own_fragments is not None:
-        return open_volume(options.own_fragments)
+        return placed_like(open_volume(options.own_fragments, quiet=True), affinities.volume)
     return write_fragments(
         affinities,
         options.output / "fragments",
@@ -213,6 +226,7 @@ def _fragments(options: SegmentOptions, affinities: AffinityMap, num_workers: in
         progress=progress,
         block_shape=options.block_shape,
         chunk_shape=options.chunk_shape,
+        graph=graph,
     )
 
 
@@ -226,39 +240,24 @@ def _edge_name(settings: EdgeSettings) -> str:
     return "edges" + "".join(name for name, wanted in named if wanted)
 
 
-def _store(options: SegmentOptions, scoring: Scoring) -> EdgeStore:
-    name = _edge_name(_edge_settings(options, scoring))
-    location = options.output / f"{name}.sqlite" if options.edge_store is None else options.edge_store
-    return open_edge_store(location, str((options.output / name).absolute()))
-
-
-def _edges(
-    options: SegmentOptions,
-    scoring: Scoring,
-    affinities: AffinityMap,
-    fragments: Volume,
-    store: EdgeStore,
-    num_workers: int,
-    progress: bool,
-) -> JobReport:
+def _graph(options: SegmentOptions, scoring: Scoring) -> GraphTarget:
     settings = _edge_settings(options, scoring)
-    return write_edges(
-        affinities,
-        fragments,
-        store,
-        options.output / f".{_edge_name(settings)}.incasem",
-        settings,
-        num_workers=num_workers,
-        progress=progress,
-        block_shape=options.block_shape,
-    )
+    name = _edge_name(settings)
+    location = options.output / f"{name}.sqlite" if options.edge_store is None else options.edge_store
+    store = open_edge_store(location, str((options.output / name).absolute()))
+    return GraphTarget(store, options.output / f".{name}.incasem", settings)
 
 
 class _Target:
     """One threshold: its look-up table, its volume, and the job that writes it."""
 
     def __init__(
-        self, options: SegmentOptions, name: str, threshold: float, affinities: AffinityMap, fragments: Volume
+        self,
+        options: SegmentOptions,
+        scoring: Scoring,
+        threshold: float,
+        affinities: AffinityMap,
+        fragments: Volume,
     ) -> None:
         """Create the volume.
 
@@ -270,13 +269,14 @@ class _Target:
         self.identity: dict[str, Any] = {
             **affinities.identity(),
             "fragments": fragments.fingerprint(),
-            "scoring": options.scoring,
+            "scoring": scoring.name,
             "threshold": threshold,
             "long_range": options.long_range,
             "min_size": rules.min_size,
             "join_affinity": rules.join_affinity if rules.min_size else None,
             "dust": rules.dust,
         }
+        name = _name(scoring, threshold)
         self.table = LookUp(options.output / "lookup" / name)
         path = str(options.output / "segmentation" / name)
         self.volume = create_segmentation(path, fragments, options.chunk_shape)

@@ -2,25 +2,26 @@
 
 import numpy as np
 
-from incasem.evaluation.report_pictures import encode_png, grey, paint_classes
-from incasem.networks import ValidNetwork
+from incasem.evaluation.report_pictures import encode_png, grey
+from incasem.sharing.model import SharedModel
 from incasem.sharing.sample import Sample
 
 _HEIGHT_PIXELS = 480
 _DIMMED = 0.45
 
 
-def cover_png(sample: Sample, network: ValidNetwork) -> bytes:
-    """Return a PNG, twice as wide as high: the middle section of the input, and the classes painted over it.
+def cover_png(sample: Sample, model: SharedModel) -> bytes:
+    """Return a PNG, twice as wide as high: the middle section of the input, and what the network says of it.
 
     What lies outside the output is dimmed: it is context, of which the network says nothing.
     """
-    classes_ZYX = sample.logits_NCZYX[0].argmax(axis=0)
-    middle = classes_ZYX.shape[0] // 2
-    raw = grey(sample.raw_NCZYX[0, 0, network.context_voxels[0] + middle])
-    y, x = (slice(c, raw.shape[axis] - c) for axis, c in enumerate(network.context_voxels[1:]))
+    context = model.network.context_voxels
+    middle = sample.logits_NCZYX.shape[2] // 2
+    said_CYX = model.outputs.activated(sample.logits_NCZYX[:, :, middle])[0]
+    raw = grey(sample.raw_NCZYX[0, 0, context[0] + middle])
+    y, x = (slice(c, raw.shape[axis] - c) for axis, c in enumerate(context[1:]))
     painted = np.rint(raw * _DIMMED).astype(np.uint8)
-    painted[y, x] = paint_classes(raw[y, x], classes_ZYX[middle])
+    painted[y, x] = model.outputs.painted(raw[y, x], said_CYX)
     side = min(raw.shape[:2])
     panels = np.concatenate([raw[:side, :side], painted[:side, :side]], axis=1)
     times = max(1, _HEIGHT_PIXELS // side)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from incasem.networks import ResidualUnet
 from incasem.sharing.documentation import TEST_INPUT, TEST_OUTPUT
 from incasem.sharing.model import SharedModel
 from incasem.sharing.sample import Sample
@@ -20,18 +21,13 @@ from incasem.sharing.weights import FILES, Weights, describe_weights
 DESCRIPTION, DOCUMENTATION, COVER = "rdf.yaml", "README.md", "cover.png"
 FORMAT_VERSION = "0.5.12"
 
-_TENSORS = {"input": "raw", "output": "probabilities"}
+_RAW = "raw"
 _FLOAT32 = {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}
-_METHOD = (
-    "10.1083/jcb.202208005",
-    "Gallusser et al., Deep neural network automated segmentation of cellular structures in volume electron "
-    "microscopy, J Cell Biol (2023)",
-)
 _ARCHITECTURE = (
     "10.1007/978-3-319-46723-8_49",
     "Cicek et al., 3D U-Net: Learning dense volumetric segmentation from sparse annotation, MICCAI 2016",
 )
-_TAGS = ["3d", "electron-microscopy", "semantic-segmentation", "unet", "pytorch", "cells", "incasem"]
+_TAGS = ["3d", "electron-microscopy", "unet", "pytorch", "incasem"]
 
 
 def description(
@@ -41,9 +37,10 @@ def description(
 
     Sizes are those of a network that does not pad: inputs ``smallest + k * stride``, outputs smaller by
     twice the context. That is an offset of the output's size, not a `halo`, which would have to be cropped.
+    Where the result depends on the tile, the size is that of the one tile that incasem predicts with.
     """
-    about = model.about
-    cite = [*about.cite, _METHOD, _ARCHITECTURE]
+    about, outputs = model.about, model.outputs
+    cite = dict([*about.cite, *outputs.cite, *([] if _is_residual(model) else [_ARCHITECTURE])])
     entries: dict[str, Any] = {
         "type": "model",
         "format_version": FORMAT_VERSION,
@@ -51,10 +48,10 @@ def description(
         "description": model.description,
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "authors": [{"name": name} for name in about.authors],
-        "cite": [{"text": text, "doi": doi} for doi, text in cite],
+        "cite": [{"text": text, "doi": doi} for doi, text in cite.items()],
         "documentation": _file(folder, DOCUMENTATION),
         "covers": [_file(folder, COVER)],
-        "tags": [*_TAGS, *(name for name in model.classes[1:] if name not in _TAGS)],
+        "tags": list(dict.fromkeys([*_TAGS, *outputs.tags])),
         "inputs": [_input(model, sample, folder)],
         "outputs": [_output(model, folder)],
         "weights": {
@@ -72,6 +69,7 @@ def description(
                 "model": dict(model.settings),
                 "context_voxels": list(model.network.context_voxels),
                 "stride_voxels": list(model.network.stride),
+                **outputs.settings(),
             },
         },
     }
@@ -84,17 +82,13 @@ def write_description(entries: Mapping[str, Any], folder: Path) -> None:
 
 
 def _input(model: SharedModel, sample: Sample, folder: Path) -> dict[str, Any]:
-    network = model.network
     return {
-        "id": _TENSORS["input"],
+        "id": _RAW,
         "description": "grey values, membranes dark",
         "axes": [
             {"type": "batch"},
             {"type": "channel", "channel_names": ["raw"]},
-            *(
-                _space(model, i) | {"size": {"min": network.smallest_input[i], "step": network.stride[i]}}
-                for i in range(3)
-            ),
+            *(_space(model, i) | {"size": _input_size(model, i)} for i in range(3)),
         ],
         "data": {"type": str(sample.raw_NCZYX.dtype)},
         "test_tensor": _file(folder, TEST_INPUT),
@@ -107,19 +101,29 @@ def _input(model: SharedModel, sample: Sample, folder: Path) -> dict[str, Any]:
 
 
 def _output(model: SharedModel, folder: Path) -> dict[str, Any]:
-    context = model.network.context_voxels
+    context, outputs = model.network.context_voxels, model.outputs
     return {
-        "id": _TENSORS["output"],
-        "description": "probability of each class",
+        "id": outputs.tensor,
+        "description": outputs.meaning,
         "axes": [
             {"type": "batch"},
-            {"type": "channel", "channel_names": list(model.classes)},
+            {"type": "channel", "channel_names": list(outputs.channels)},
             *(_space(model, i) | {"size": _less(axis, 2 * context[i])} for i, axis in enumerate("zyx")),
         ],
         "data": {"type": "float32"},
         "test_tensor": _file(folder, TEST_OUTPUT),
-        "postprocessing": [{"id": "softmax", "kwargs": {"axis": "channel"}}],
+        "postprocessing": [dict(outputs.postprocessing)],
     }
+
+
+def _is_residual(model: SharedModel) -> bool:
+    return isinstance(model.network, ResidualUnet)
+
+
+def _input_size(model: SharedModel, i: int) -> int | dict[str, int]:
+    if model.fixed_input is not None:
+        return model.fixed_input[i]
+    return {"min": model.network.smallest_input[i], "step": model.network.stride[i]}
 
 
 def _space(model: SharedModel, i: int) -> dict[str, Any]:
@@ -127,7 +131,7 @@ def _space(model: SharedModel, i: int) -> dict[str, Any]:
 
 
 def _less(axis: str, voxels: int) -> dict[str, Any]:
-    return {"tensor_id": _TENSORS["input"], "axis_id": axis, "offset": -voxels}
+    return {"tensor_id": _RAW, "axis_id": axis, "offset": -voxels}
 
 
 def _file(folder: Path, name: str) -> dict[str, Any]:

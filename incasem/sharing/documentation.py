@@ -8,6 +8,18 @@ from incasem.sharing.weights import FILES, Weights
 
 TEST_INPUT, TEST_OUTPUT = "test_input.npy", "test_output.npy"
 
+_ANY_TILE = (
+    "let neighbouring inputs overlap by twice that context, and begin tiles on multiples of the stride: then "
+    "they fit together without seams. `incasem predict` does that."
+)
+_ONE_TILE = (
+    "take inputs of the one size below, and overlap them by twice that context. This network normalises over "
+    "the whole of its input (`model.norm: group`), so a voxel's result depends a little on the tile around "
+    "it: other sizes are possible, but give other numbers, and tiles show faint seams. The numbers are those "
+    "of `incasem predict` for the same tile; it lays tiles on multiples of the output's size (rounded down "
+    "to the stride) from the origin of the volume, other programs elsewhere."
+)
+
 
 def readme(model: SharedModel, sample: Sample, weights: Sequence[Weights], *, described: bool) -> str:
     """Return the page in Markdown.
@@ -16,7 +28,8 @@ def readme(model: SharedModel, sample: Sample, weights: Sequence[Weights], *, de
         model: what is shared.
         sample: its test.
         weights: formats that lie beside the page.
-        described: a model description (``rdf.yaml``) lies there, too, and with it the probabilities as test.
+        described: a model description (``rdf.yaml``) lies there, too, and with it the output behind the
+            activation as test.
     """
     parts = [
         f"# {model.name}\n\n{model.description}",
@@ -47,21 +60,24 @@ def _use(model: SharedModel, sample: Sample, weights: Sequence[Weights], describ
     lines += [
         f'stored = np.load("{TEST_INPUT}")  # {sample.raw_NCZYX.dtype}, batch, channel, z, y, x',
         f"raw = stored.astype(np.float32) * np.float32({sample.gain!r}) - 1",
-        f"logits = {call}  # batch, class, z, y, x",
-        "classes = logits.argmax(axis=1)",
+        f"logits = {call}  # batch, channel, z, y, x",
+        model.outputs.code(),
         "```",
         "",
-        "Softmax over the classes gives probabilities. The classes are "
-        + ", ".join(f"{number} = {name}" for number, name in enumerate(model.classes))
-        + ". Raw data of 16 bits are divided by 65535 instead of 255: `raw * (2 / 65535) - 1`.",
+        model.outputs.explanation(),
+        "",
+        "Raw data of 16 bits are divided by 65535 instead of 255: `raw * (2 / 65535) - 1`.",
     ]
     return "\n".join(lines)
 
 
 def _sizes(model: SharedModel) -> str:
     network = model.network
+    sizes = model.fixed_input or [
+        f"{least} + {step} k" for least, step in zip(network.smallest_input, network.stride, strict=True)
+    ]
     rows = [
-        f"| {axis} | {network.smallest_input[i]} + {network.stride[i]} k | input − "
+        f"| {axis} | {sizes[i]} | input − "
         f"{2 * network.context_voxels[i]} | {network.stride[i]} | {model.voxel_size[i]:g} nm |"
         for i, axis in enumerate("zyx")
     ]
@@ -70,9 +86,8 @@ def _sizes(model: SharedModel) -> str:
             "## Sizes",
             "",
             "Convolutions are valid: nothing is padded, and the output is the middle of the input, smaller "
-            "by the context that the network needs. To predict a volume in tiles, give neighbouring inputs "
-            "an overlap of that context, and begin tiles on multiples of the stride: then they fit together "
-            "without seams. `incasem predict` does that.",
+            "by the context that the network needs. To predict a volume in tiles, "
+            + (_ANY_TILE if model.fixed_input is None else _ONE_TILE),
             "",
             "| axis | input, voxels | output, voxels | stride | voxel size |",
             "|---|---|---|---|---|",
@@ -89,6 +104,7 @@ def _validation(model: SharedModel, described: bool) -> str:
         for name, value in sorted(scores.items())
         if isinstance(value, int | float) and "class_" in name
     ]
+    scored = model.outputs.scored()
     if rows:
         lines += [
             "On data that were not trained on, as recorded with the checkpoint:",
@@ -97,15 +113,15 @@ def _validation(model: SharedModel, described: bool) -> str:
             "|---|---|---|",
             *rows,
             "",
+            *([scored, ""] if scored else []),
         ]
-    what = "the probabilities" if described else "the logits"
+    what = f"the {model.outputs.tensor}" if described else "the logits"
     lines += [
         f"To check an installation: `{TEST_OUTPUT}` holds {what} for `{TEST_INPUT}`, computed by incasem in "
         "float32.",
         "",
-        "To validate on other data: annotate a box that was not trained on, predict it, and compare by F1 "
-        "(Dice); `incasem predict` does so with `prediction.log_metrics=True`. Data of another fixation, "
-        "contrast or voxel size need a training of their own, for which this model is a good start.",
+        f"To validate on other data: {model.outputs.validation()} Data of another fixation, contrast or "
+        "voxel size need a training of their own, for which this model is a good start.",
     ]
     return "\n".join(lines)
 

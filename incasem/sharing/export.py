@@ -77,11 +77,12 @@ def _write(request: ExportRequest, model: SharedModel, sample: Sample, folder: P
         path = write_weights(model, name, folder)
         worst = check_weights(path, name, sample)
         yield f"{path.name}: {name}, largest difference to incasem in the logits {worst:.1e}"
+    tested = model.outputs.activated(sample.logits_NCZYX) if described else sample.logits_NCZYX
     np.save(folder / TEST_INPUT, sample.raw_NCZYX)
-    np.save(folder / TEST_OUTPUT, sample.probabilities_NCZYX if described else sample.logits_NCZYX)
+    np.save(folder / TEST_OUTPUT, tested)
     (folder / DOCUMENTATION).write_text(readme(model, sample, weights, described=described))
     if described:
-        (folder / COVER).write_bytes(cover_png(sample, model.network))
+        (folder / COVER).write_bytes(cover_png(sample, model))
         write_description(description(model, sample, weights, folder), folder)
 
 

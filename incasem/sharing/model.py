@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from incasem.errors import CheckpointError, ConfigError, explain
+from incasem.geometry import Coordinate
 from incasem.networks import (
     ValidNetwork,
     best_checkpoint,
@@ -16,6 +17,9 @@ from incasem.networks import (
     load_into,
     read_sidecar,
 )
+from incasem.prediction.tiling import PUBLISHED_OUTPUT
+from incasem.sharing.meaning import first_channels, outputs_of, task_settings
+from incasem.sharing.outputs import Outputs
 from incasem.tracking import (
     MODEL_CARDS,
     TRAININGS,
@@ -96,6 +100,8 @@ class ModelChoice:
         runs: `directories.runs`.
         trainings: `trainings_db.json`, or None where there is none.
         cards: the folder of published model cards.
+        output_size_voxels: `prediction.output_size_voxels`, for networks that depend on the tile; None: its
+            default.
     """
 
     run_id: int | None
@@ -103,6 +109,7 @@ class ModelChoice:
     runs: Path
     trainings: Path | None = None
     cards: Path = MODEL_CARDS
+    output_size_voxels: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +117,15 @@ class SharedModel:
     """A trained network and what its files say of it.
 
     Attributes:
-        network: with its weights, on the CPU.
+        network: with its weights, on the CPU; without channels that only helped to learn.
         checkpoint: where they came from.
         run_id: of the training, where it is known.
         run_name: of the training, where it is known.
         iteration: of the checkpoint, where it is known.
         voxel_size: nm, z, y, x, that it was trained for.
-        classes: one name an output channel, the background first.
+        outputs: what its channels mean.
+        fixed_input: the one input size (z, y, x, voxels) that it is described for, if its result depends on
+            the tile; None: any legal size.
         scores: of the validation: dataset → name → value.
         about: what the user said.
         settings: the `model` section of its training.
@@ -128,7 +137,8 @@ class SharedModel:
     run_name: str | None
     iteration: int | None
     voxel_size: tuple[float, float, float]
-    classes: tuple[str, ...]
+    outputs: Outputs
+    fixed_input: Coordinate | None
     scores: Mapping[str, Mapping[str, float | None]]
     about: About
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -138,7 +148,7 @@ class SharedModel:
         """A name that BioImage.IO takes."""
         if self.about.name is not None:
             return self.about.name
-        parts = ["incasem", " ".join(self.classes[1:]), self.run_name or "", _numbered("run", self.run_id)]
+        parts = ["incasem", " ".join(self.outputs.names), self.run_name or "", _numbered("run", self.run_id)]
         return _NOT_IN_NAMES.sub(" ", " ".join(part for part in parts if part))[:64].strip()
 
     @property
@@ -147,10 +157,11 @@ class SharedModel:
         if self.about.description is not None:
             return self.about.description
         size = " x ".join(f"{v:g}" for v in self.voxel_size)
-        return (
-            f"Segments {', '.join(self.classes[1:])} in 3D electron microscopy at a voxel size of {size} nm "
-            "(z, y, x): a probability for each voxel and class."
-        )
+        summary = self.outputs.summary(f"a voxel size of {size} nm (z, y, x)")
+        if self.fixed_input is None:
+            return summary
+        tile = " x ".join(map(str, self.fixed_input))
+        return f"{summary} Normalises over its whole input: made for inputs of {tile} voxels."
 
 
 def find_model(choice: ModelChoice, about: About) -> SharedModel:
@@ -177,14 +188,14 @@ def find_model(choice: ModelChoice, about: About) -> SharedModel:
             checkpoint = _of_run(choice, choice.run_id, settings)
             sidecar = read_sidecar(checkpoint) or {}
     assert checkpoint is not None
-    return _load(checkpoint, sidecar, settings, choice.run_id, about)
+    return _load(checkpoint, sidecar, settings, choice, about)
 
 
 def _load(
     checkpoint: Path,
     sidecar: Mapping[str, Any],
     settings: Mapping[str, Any] | None,
-    run_id: int | None,
+    choice: ModelChoice,
     about: About,
 ) -> SharedModel:
     loaded = load_checkpoint(checkpoint)
@@ -198,36 +209,25 @@ def _load(
                 "Add --run_id, for instance 1841 for a published model",
             )
         )
-    _check_task(described, checkpoint)
     model, data = _section(described, "model", checkpoint), _section(described, "data", checkpoint)
     network = build_network(model)
     load_into(network, loaded)
     known = sidecar.get("classes") if isinstance(sidecar.get("classes"), list) else None
+    outputs = outputs_of(task_settings(described, checkpoint), network, about.classes, tuple(known or ()))
+    network = first_channels(network, model, len(outputs.channels))
     return SharedModel(
         network=network.eval().requires_grad_(False),
         checkpoint=checkpoint,
-        run_id=sidecar.get("run_id", run_id),
+        run_id=sidecar.get("run_id", choice.run_id),
         run_name=sidecar.get("name"),
         iteration=sidecar.get("iteration"),
         voxel_size=_voxel_size(data),
-        classes=_classes(about.classes or tuple(known or ()), network.num_fmaps_out),
+        outputs=outputs,
+        fixed_input=_fixed_input(network, choice.output_size_voxels),
         scores=sidecar.get("scores") or {},
         about=about,
         settings=model,
     )
-
-
-def _check_task(described: Mapping[str, Any], checkpoint: Path) -> None:
-    """Refuse what has no classes: the description says that a softmax over classes follows the network."""
-    task = described.get("task") or "semantic"
-    name = task.get("type", "semantic") if isinstance(task, Mapping) else task
-    if name != "semantic":
-        raise CheckpointError(
-            explain(
-                f"what {checkpoint} was trained for", name, "semantic: networks whose channels are classes",
-                "Share the checkpoint with its JSON file, from which incasem predicts",
-            )
-        )  # fmt: skip
 
 
 def _of_run(choice: ModelChoice, run_id: int, settings: Mapping[str, Any]) -> Path:
@@ -259,17 +259,22 @@ def _voxel_size(data: Mapping[str, Any]) -> tuple[float, float, float]:
     return float(z), float(y), float(x)
 
 
-def _classes(names: Sequence[str], channels: int) -> tuple[str, ...]:
-    if names and len(names) != channels - 1:
+def _fixed_input(network: ValidNetwork, asked: tuple[int, int, int] | None) -> Coordinate | None:
+    """Return the input of the tiles that `incasem predict` takes for a network that depends on them.
+
+    Raises:
+        ConfigError: ``asked`` is given for another network.
+    """
+    if network.depends_on_tile:
+        return network.input_shape_for(asked or PUBLISHED_OUTPUT)
+    if asked is not None:
         raise ConfigError(
             explain(
-                "--classes",
-                " ".join(names),
-                f"{channels - 1} names, one for each class but the background",
-                "Correct the names",
+                "--output_size_voxels", " ".join(map(str, asked)), "only for networks with model.norm=group",
+                "Leave it out: the result of this network does not depend on the tile",
             )
-        )
-    return ("background", *(names or [f"class_{number}" for number in range(1, channels)]))
+        )  # fmt: skip
+    return None
 
 
 def _numbered(what: str, number: int | None) -> str:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch import Tensor, nn
 
-from incasem.errors import ConfigError, explain
-from incasem.networks import Crop, PortableResidualUnet, PortableUnet
+from incasem.errors import ConfigError
+from incasem.networks import Crop, PortableResidualUnet, PortableUnet, ResidualUnet
+from incasem.networks.normalisation import ChannelNorm, GroupNorm
+from incasem.networks.residual_unet import ConvolutionLayer, ResidualBlock, Upsampling
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,15 +35,16 @@ def onnx_model(network: nn.Module, in_channels: int, out_channels: int) -> "Mode
         out_channels: channels of its output.
 
     Raises:
-        ConfigError: the package `onnx` is not installed, or the network is a `ResidualUnet`.
+        ConfigError: the package `onnx` is not installed.
     """
-    if isinstance(network, PortableResidualUnet):
-        raise ConfigError(
-            explain("model.type", "ResidualUnet", "Unet for weights of the format onnx", "Export torchscript")
-        )
     onnx = import_extra("onnx", "the format onnx")
     graph = _Graph(onnx)
-    result = graph.unet(network) if isinstance(network, PortableUnet) else graph.chain(network, INPUT)
+    if isinstance(network, PortableUnet):
+        result = graph.unet(network)
+    elif isinstance(network, PortableResidualUnet):
+        result = graph.residual_unet(network.network)
+    else:
+        result = graph.chain(network, INPUT)
     graph.nodes[-1].output[0] = OUTPUT
     assert result != INPUT
     make, float32 = onnx.helper, onnx.TensorProto.FLOAT
@@ -99,21 +102,80 @@ class _Graph:
         """Add convolutions and ReLUs, one after the other, and return the name of the last one's output."""
         for layer in layers.children():
             if isinstance(layer, nn.Conv3d):
-                maps = self._add(
-                    "Conv",
-                    [maps, self._weight(layer.weight), self._weight(cast(Tensor, layer.bias))],
-                    kernel_shape=list(layer.kernel_size),
-                )
+                maps = self._convolution(layer, maps)
             else:
                 assert isinstance(layer, nn.ReLU)
                 maps = self._add("Relu", [maps])
         return maps
 
+    def residual_unet(self, network: ResidualUnet) -> str:
+        """Add a `ResidualUnet` and return the name of its output; see its `trunk`."""
+        maps, skips = self._layer(network.conv_in, INPUT), []
+        for level, factor in enumerate(network.factors):
+            maps = self._level(network.down[level], maps)
+            skips.append(self._crop(_both_sides(network.skip_crops[level]), maps))
+            maps = self._add("MaxPool", [maps], kernel_shape=list(factor), strides=list(factor))
+        maps = self._level(network.down[-1], maps)
+        for level in reversed(range(len(network.factors))):
+            up, factor = cast(Upsampling, network.up[level]), network.factors[level]
+            if isinstance(up.up, nn.Conv3d):
+                maps = self._repeat(self._convolution(up.up, maps), factor)
+            else:
+                maps = self._transposed(up.up, factor, maps)
+            maps = self._add("Add", [maps, skips[level]])
+            maps = self._block(cast(ResidualBlock, network.merged[level]), maps)
+        return self._convolution(network.conv_out, maps)
+
+    def _level(self, layers: nn.Module, maps: str) -> str:
+        entry, block = layers.children()
+        return self._block(cast(ResidualBlock, block), self._layer(cast(ConvolutionLayer, entry), maps))
+
+    def _block(self, block: ResidualBlock, maps: str) -> str:
+        branch = self._layer(block.second, self._layer(block.first, maps))
+        kernels = zip(block.first.conv.kernel_size, block.second.conv.kernel_size, strict=True)
+        centre = self._crop(_both_sides([(first + second) // 2 - 1 for first, second in kernels]), maps)
+        return self._activation(block.activation, self._add("Add", [branch, centre]))
+
+    def _layer(self, layer: ConvolutionLayer, maps: str) -> str:
+        maps = self._normalisation(layer.norm, self._convolution(layer.conv, maps))
+        return maps if layer.activation is None else self._activation(layer.activation, maps)
+
+    def _activation(self, name: str, maps: str) -> str:
+        return self._add({"relu": "Relu", "elu": "Elu"}[name], [maps])
+
+    def _normalisation(self, norm: nn.Module, maps: str) -> str:
+        if isinstance(norm, ChannelNorm):
+            last = self._add("Transpose", [maps], perm=[0, 2, 3, 4, 1])
+            values = [last, self._weight(norm.weight), self._weight(norm.bias)]
+            normalised = self._add("LayerNormalization", values, axis=-1, epsilon=norm.eps)
+            return self._add("Transpose", [normalised], perm=[0, 4, 1, 2, 3])
+        if not isinstance(norm, GroupNorm):
+            assert isinstance(norm, nn.Identity)
+            return maps
+        # A group is an instance, once its channels and voxels are one axis: ONNX has it since opset 18 only.
+        groups = self._constant(np.array([0, norm.num_groups, -1], np.int64))
+        ones, zeros = (self._constant(np.full(norm.num_groups, v, np.float32)) for v in (1, 0))
+        flat = [self._add("Reshape", [maps, groups]), ones, zeros]
+        normalised = self._add("InstanceNormalization", flat, epsilon=norm.eps)
+        back = self._add("Reshape", [normalised, self._add("Shape", [maps])])
+        weight, bias = (self._weight(values.reshape(-1, 1, 1, 1)) for values in (norm.weight, norm.bias))
+        return self._add("Add", [self._add("Mul", [back, weight]), bias])
+
+    def _convolution(self, layer: nn.Conv3d, maps: str) -> str:
+        weights = [self._weight(layer.weight), self._weight(cast(Tensor, layer.bias))]
+        return self._add("Conv", [maps, *weights], kernel_shape=list(layer.kernel_size))
+
     def _upsample(self, network: PortableUnet, level: int, maps: str) -> str:
-        layer, factor = network.ups[level], list(network.factors[level])
+        layer, factor = network.ups[level], network.factors[level]
         if isinstance(layer, nn.ConvTranspose3d):
-            weights = [self._weight(layer.weight), self._weight(cast(Tensor, layer.bias))]
-            return self._add("ConvTranspose", [maps, *weights], kernel_shape=factor, strides=factor)
+            return self._transposed(layer, factor, maps)
+        return self._repeat(maps, factor)
+
+    def _transposed(self, layer: nn.ConvTranspose3d, factor: Sequence[int], maps: str) -> str:
+        weights = [self._weight(layer.weight), self._weight(cast(Tensor, layer.bias))]
+        return self._add("ConvTranspose", [maps, *weights], kernel_shape=list(factor), strides=list(factor))
+
+    def _repeat(self, maps: str, factor: Sequence[int]) -> str:
         scales = self._constant(np.array([1, 1, *factor], np.float32))
         # Voxel i of the result is voxel floor(i / factor).
         return self._add(
@@ -145,3 +207,7 @@ class _Graph:
             self._onnx.helper.make_node(operator, list(inputs), [name], name=name, **attributes)
         )
         return name
+
+
+def _both_sides(crop: Sequence[int]) -> Crop:
+    return Crop(tuple(crop), tuple(crop))

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from incasem.geometry import Roi
 from incasem.networks import InferenceNetwork, ValidNetwork, choose_precision
-from incasem.phantom import make_phantom
 from incasem.sharing.model import SharedModel
 from incasem.tasks.grey_values import full_scale, normalise
 from incasem.volumes import check_spatial, open_volume
@@ -41,29 +40,21 @@ class Sample:
         """What the network reads."""
         return normalise(self.raw_NCZYX)
 
-    @property
-    def probabilities_NCZYX(self) -> NDArray[np.float32]:
-        """The softmax of the logits over the classes."""
-        shifted = self.logits_NCZYX - self.logits_NCZYX.max(axis=1, keepdims=True)
-        exponentials = np.exp(shifted, dtype=np.float32)
-        result: NDArray[np.float32] = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return result
-
 
 def make_sample(model: SharedModel, dataset: str | None) -> Sample:
     """Cut out a small input and predict it in float32 as `incasem predict` does.
 
     Args:
         model: what is shared.
-        dataset: grey values to cut the middle out of; None: a generated cell of the model's voxel size.
+        dataset: grey values to cut the middle out of; None: generated tissue of the model's voxel size.
 
     Raises:
         DataError: the dataset cannot be read, or is not of grey values without channels.
     """
-    shape = model.network.input_shape_for(_LEAST_OUTPUT)
+    shape = model.fixed_input or model.network.input_shape_for(_LEAST_OUTPUT)
     if dataset is None:
-        raw_ZYX: NDArray[Any] = make_phantom(shape, _SEED, model.voxel_size).raw_ZYX
-        source = "a generated cell"
+        raw_ZYX: NDArray[Any] = model.outputs.phantom(shape, _SEED, model.voxel_size)
+        source = "generated tissue"
     else:
         raw_ZYX, source = _middle(dataset, shape), f"the middle of {dataset.rstrip('/').rpartition('/')[2]}"
     return predict_sample(model.network, raw_ZYX[None, None], source)

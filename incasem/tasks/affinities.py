@@ -20,7 +20,7 @@ from incasem.tasks.affinity_losses import balance_scale
 from incasem.tasks.affinity_targets import affinity_targets, reach
 from incasem.tasks.affinity_terms import PUBLISHED, AffinityRegionLoss, Terms, loss, step_totals
 from incasem.tasks.balance import CLIP_FRACTION
-from incasem.tasks.channels import DESCRIPTOR_COMPONENTS, Channel, edge_channels
+from incasem.tasks.channels import DESCRIPTOR_COMPONENTS, Channel, edge_channels, nearest_affinities
 from incasem.tasks.descriptors import context_voxels, local_shape_descriptors
 from incasem.tasks.ground_truth import GroundTruth, LabelKind
 from incasem.tasks.region_scores import class_fractions, overlap_in_training
@@ -138,16 +138,17 @@ class Affinities:
         affinities, valid, descriptors = self._made(labels_ZYX, mask_ZYX, downsample=(1, 1, 1))
         counted_ZYX = truth.metric_mask(roi_voxels) & valid[self._nearest].all(axis=0)
         classes_ZYX = self.target_classes(affinities | ~valid)  # what is not known is shown as no boundary
-        inside_ZYX = self._inner(mask_ZYX)
+        inside_ZYX, known_ZYX = self._inner(mask_ZYX), self._inner(self._known(labels_ZYX, mask_ZYX))
+        ids_ZYX = np.where(known_ZYX, self._inner(labels_ZYX), 0).astype(np.uint64, copy=False)
         if descriptors is None:
-            return Truth(affinities, valid, classes_ZYX, inside_ZYX, counted_ZYX)
-        known_ZYX = self._inner(self._known(labels_ZYX, mask_ZYX))
+            return Truth(affinities, valid, classes_ZYX, inside_ZYX, counted_ZYX, ids_ZYX)
         return Truth(
             np.concatenate([affinities.astype(np.float32), descriptors]),
             np.concatenate([valid, np.broadcast_to(known_ZYX, descriptors.shape)]),
             classes_ZYX,
             inside_ZYX,
             counted_ZYX,
+            ids_ZYX,
         )
 
     def _made(
@@ -174,7 +175,7 @@ class Affinities:
         return np.ascontiguousarray(array[..., z, y, x])
 
     def _known(self, labels_ZYX: NDArray[Any], mask_ZYX: NDArray[Any]) -> NDArray[np.bool_]:
-        """Return where descriptors count: in the mask, and in no ignored object."""
+        """Return where labels tell something: in the mask, and in no ignored object."""
         known_ZYX: NDArray[np.bool_] = mask_ZYX != 0
         if self.ignored_ids:
             known_ZYX &= ~np.isin(labels_ZYX, np.array(self.ignored_ids, labels_ZYX.dtype))
@@ -253,3 +254,7 @@ class Affinities:
             return Predicted((smallest_ZYX < _HALF).view(np.uint8), [255 - smallest_ZYX])
         one = smallest_ZYX.dtype.type(1)
         return Predicted((smallest_ZYX < 0.5).view(np.uint8), [smallest_ZYX, one - smallest_ZYX])
+
+    def nearest_affinities(self, channels_CZYX: NDArray[Any]) -> NDArray[Any]:
+        """Return `channels.nearest_affinities`."""
+        return nearest_affinities(channels_CZYX, self.offsets)

@@ -7,6 +7,10 @@ needs to know.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -46,3 +50,23 @@ DESCRIPTOR_COMPONENTS: tuple[Channel, ...] = (
 def edge_channels(offsets: Sequence[Sequence[int]]) -> tuple[Channel, ...]:
     """Return the channels of `affinity_targets` with these offsets."""
     return tuple(Edge((int(z), int(y), int(x))) for z, y, x in offsets)
+
+
+def nearest_affinities(affinities_C: NDArray[Any], offsets: Sequence[Sequence[int]]) -> NDArray[Any]:
+    """Return the affinities to a nearest voxel along z, y and x, (3, …) of the same type.
+
+    Along an axis with offsets to both sides it is the voxel before, as published; along one without any, it
+    is as if nothing was cut there.
+
+    Args:
+        affinities_C: 0 to 1, or uint8; (C, …).
+        offsets: of each channel, voxels, z, y, x.
+    """
+    nearest = np.empty((3, *affinities_C.shape[1:]), affinities_C.dtype)
+    given = [tuple(offset) for offset in offsets]
+    for axis in range(3):
+        steps = [tuple(step * (a == axis) for a in range(3)) for step in (-1, 1)]
+        channel = next((given.index(step) for step in steps if step in given), None)
+        uncut = 255 if affinities_C.dtype == np.uint8 else 1
+        nearest[axis] = uncut if channel is None else affinities_C[channel]
+    return nearest

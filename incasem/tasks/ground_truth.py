@@ -128,8 +128,9 @@ class GroundTruth:
         return counted_ZYX
 
     def _open(self, dataset: str) -> Volume:
-        volume = open_volume(self.entry.file / dataset, cache_bytes=self._cache_bytes)
-        return volume.with_place(voxel_size=self.entry.voxel_size)
+        return open_volume(
+            self.entry.file / dataset, cache_bytes=self._cache_bytes, voxel_size=self.entry.voxel_size
+        )
 
     @staticmethod
     def _read(volume: Volume, roi_voxels: Roi) -> NDArray[np.generic]:

@@ -137,3 +137,6 @@ class Semantic:
         """Return the segmentation with the probability maps, in the order of the classes."""
         maps = [array for name, array in arrays.items() if name != SEGMENTATION]
         return Predicted(arrays[SEGMENTATION], maps)
+
+    def nearest_affinities(self, channels_CZYX: NDArray[Any]) -> None:
+        """Return nothing: there are none."""

@@ -62,6 +62,8 @@ class Truth:
         classes_ZYX: true class of each voxel, 0 … C - 1.
         mask_ZYX: inside the annotated region and its mask.
         counted_ZYX: where scores are taken.
+        ids_ZYX: object of each voxel, uint64, 0 being none or not annotated; None where the labels are
+            classes. To be shown.
     """
 
     target: NDArray[Any]
@@ -69,6 +71,7 @@ class Truth:
     classes_ZYX: NDArray[Any]
     mask_ZYX: NDArray[np.bool_]
     counted_ZYX: NDArray[np.bool_]
+    ids_ZYX: NDArray[np.uint64] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,11 @@ class StoredArray:
     channels: int | None = None
     scored: bool = True
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def leading_shape(self) -> tuple[int, ...]:
+        """Elements of the axes before z, y, x."""
+        return () if self.channels is None else (self.channels,)
 
     @property
     def bytes_per_voxel(self) -> int:
@@ -201,3 +209,13 @@ class Task(Protocol):
 
     def predicted(self, arrays: Mapping[str, NDArray[Any]]) -> Predicted:
         """Return stored arrays (those that are ``scored``) of a block as classes."""
+
+    def nearest_affinities(self, channels_CZYX: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the affinities to a nearest voxel along z, y and x, (3, …), of the same type, to be shown.
+
+        Args:
+            channels_CZYX: probabilities or target, of all channels or without the descriptors.
+
+        Returns:
+            See `channels.nearest_affinities`; None where no affinities are learnt.
+        """

@@ -93,11 +93,11 @@ class Monitor:
             self._training.add_scalar(name, value, iteration)
 
     def training_slices(self, iteration: int, slices: Mapping[str, NDArray[Any]]) -> None:
-        """Write 2D pictures (uint8 or float in [0, 1], YX) of a training sample."""
+        """Write pictures (uint8 or float in [0, 1]; YX, or YXC with three colours) of a training sample."""
         _add_images(self._training, iteration, slices)
 
     def validation_slices(self, dataset: int, iteration: int, slices: Mapping[str, NDArray[Any]]) -> None:
-        """Write 2D pictures (uint8 or float in [0, 1], YX) of a validation dataset."""
+        """Write pictures of a validation dataset; see `training_slices`."""
         _add_images(self._validation[dataset], iteration, slices)
 
     def __enter__(self) -> Self:
@@ -156,8 +156,8 @@ def _add_curves(writer: Any, iteration: int, precision_recall: PrecisionRecallAc
 
 
 def _add_images(writer: Any, iteration: int, slices: Mapping[str, NDArray[Any]]) -> None:
-    for name, picture_YX in slices.items():
-        writer.add_image(name, picture_YX, iteration, dataformats="HW")
+    for name, picture in slices.items():
+        writer.add_image(name, picture, iteration, dataformats="HW" if picture.ndim == 2 else "HWC")
     writer.flush()
 
 

@@ -102,7 +102,7 @@ def curves(history: "History") -> list[Curve]:
     iteration, validations = history.shown() or (0, [])
     regions = {validation.nickname: validation.region for validation in validations}
     return [
-        Curve("Loss", lines, y_label="cross-entropy"),
+        Curve("Loss", lines, y_label="loss"),
         score_over_iterations(rows, "f1", history.best_iteration),
         *precision_recall_diagram(f"Precision and recall, iteration {iteration}", regions),
     ]
@@ -140,6 +140,8 @@ def _panel(title: str, section: "Section", config: TrainingConfig) -> SlicePanel
         prediction_YX=section.prediction_YX,
         excluded_YX=section.excluded_YX,
         pixel_nm=config.data.voxel_size[2],
+        ids_YX=section.ids_YX,
+        affinities_CYX=section.affinities_CYX,
     )
 
 

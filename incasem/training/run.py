@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from incasem.allocation import keep_freed_memory
 from incasem.config import TrainingConfig, with_seed
-from incasem.networks import ScoredCheckpoint, best_scored_checkpoint, keep_freed_memory
+from incasem.networks import ScoredCheckpoint, best_scored_checkpoint
 from incasem.tasks.chosen import task_of
 from incasem.tracking import Run, run_experiment
 from incasem.training.asynchronous import Validations

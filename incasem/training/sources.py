@@ -73,13 +73,13 @@ def open_entry(
         DataError: a dataset is missing, not three-dimensional, of a type that cannot be read as raw or
             labels, of another voxel size than the raw data, or does not cover the ROI.
     """
-    stored_raw = open_volume(entry.file / entry.raw, cache_bytes=cache_bytes // 2)
+    stored_raw = open_volume(entry.file / entry.raw, cache_bytes=cache_bytes // 2, quiet=True)
     raw = stored_raw.with_place(voxel_size=entry.voxel_size)
     check_spatial(raw, entry.nickname)
     full_scale(raw.dtype)
     available = raw.roi_voxels
     datasets = (*entry.labels, *((entry.mask,) if entry.mask else ()), *entry.metric_masks)
-    volumes = {name: open_volume(entry.file / name) for name in datasets}
+    volumes = {name: open_volume(entry.file / name, quiet=True) for name in datasets}
     for name, stored in volumes.items():
         volume = stored.with_place(voxel_size=entry.voxel_size)
         check_spatial(volume, entry.nickname)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from incasem.config import TrainingConfig
+from incasem.evaluation.object_pictures import paint_affinities, paint_objects
+from incasem.evaluation.report_pictures import grey
 from incasem.networks import (
     ValidNetwork,
     plain_state,
@@ -159,18 +161,27 @@ class Trainer:
 
     def _pictures(self, section: Section) -> dict[str, NDArray[Any]]:
         classes = self._task.num_classes
-        return {
+        pictures: dict[str, NDArray[Any]] = {
             "raw": section.raw_YX,
             "labels": class_picture(section.labels_YX, classes),
             "predictions": class_picture(section.prediction_YX, classes),
         }
+        if section.ids_YX is not None:
+            pictures["objects"] = paint_objects(grey(section.raw_YX), section.ids_YX)
+        if section.affinities_CYX is not None:
+            pictures["affinities"] = paint_affinities(section.affinities_CYX)
+        return pictures
 
     def _snapshot(self, iteration: int, batch: Batch, logits: torch.Tensor) -> None:
         folder = self.directories.snapshots / "training"
         pictures = write_training_snapshot(folder / f"{iteration}.zarr", batch, logits, self._task)
         num_classes = self._task.num_classes
-        classes = {name: class_picture(pictures[name], num_classes) for name in ("labels", "predictions")}
-        self.monitor.training_slices(iteration, {"raw": pictures["raw"]} | classes)
+        for name, picture in pictures.items():
+            if name in ("labels", "predictions"):
+                pictures[name] = class_picture(picture, num_classes)
+            elif name != "raw":
+                pictures[name] = paint_affinities(picture)
+        self.monitor.training_slices(iteration, pictures)
 
     def _progress(self) -> Any:
         total = self.config.training.iterations + 1

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from incasem.prediction import Predictor, tiling_for
 from incasem.tasks.chosen import task_of
 from incasem.tasks.grey_values import normalise
 from incasem.tasks.region_scores import RegionScores
-from incasem.tasks.task import Truth
+from incasem.tasks.task import Task, Truth
 from incasem.training.directories import RunDirectories
 from incasem.training.snapshots import ValidationSnapshot
 from incasem.training.sources import EntrySource, open_entry
@@ -29,13 +29,19 @@ BLOCK_VOXELS = 160  # edge of a block unless validation.block_size_voxels says o
 
 @dataclass(frozen=True)
 class Section:
-    """One section (Y, X) of a validation region: grey values in [0, 1], classes, and what is not scored."""
+    """One section (Y, X) of a validation region: grey values in [0, 1], classes, and what is not scored.
+
+    Where affinities are learnt, also the objects of the labels, and the affinities as
+    `Task.nearest_affinities` gives them of what a prediction would store, uint8 (3, Y, X).
+    """
 
     z: int
     raw_YX: NDArray[np.float32]
     labels_YX: NDArray[np.uint8]
     prediction_YX: NDArray[np.uint8]
     excluded_YX: NDArray[np.bool_]
+    ids_YX: NDArray[np.uint64] | None = None
+    affinities_CYX: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ class Validator:
     def _one(self, dataset: EntrySource, predictor: Predictor, iteration: int, snapshot: bool) -> Validation:
         task = self._task
         scores, loss = RegionScores(task.num_classes), task.region_loss()
-        middle = _MiddleSection(dataset.roi)
+        middle = _MiddleSection(dataset.roi, task)
         kept = self._snapshot(dataset, iteration) if snapshot else None
         for block in Grid(dataset.roi, self._block_shape()).blocks():
             if self._stopped.is_set():
@@ -136,12 +142,13 @@ class Validator:
             roi = block.write_roi
             logits_CZYX = predictor.logits(dataset.raw, roi)
             true = task.truth(dataset.truth, roi)
-            predicted = task.predicted(task.decode(logits_CZYX))  # what a prediction would store
+            stored = task.decode(logits_CZYX)  # as a prediction would
+            predicted = task.predicted(stored)
             scores.add(predicted.classes_ZYX, predicted.probabilities, true.classes_ZYX, true.counted_ZYX)
             loss.add(logits_CZYX, true.target, true.learnt)
-            middle.add(roi, dataset.raw.read_voxels(roi), predicted.classes_ZYX, true)
+            middle.add(roi, dataset.raw.read_voxels(roi), predicted.classes_ZYX, stored, true)
             if kept is not None:
-                kept.write(roi, predicted.classes_ZYX, true)
+                kept.write(roi, predicted.classes_ZYX, stored, true)
         return Validation(dataset.entry.nickname, loss.value(), scores, middle.section)
 
     def _block_shape(self) -> Coordinate:
@@ -150,36 +157,47 @@ class Validator:
 
     def _snapshot(self, dataset: EntrySource, iteration: int) -> ValidationSnapshot:
         folder = self._directories.snapshots / "validation" / dataset.entry.nickname
-        return ValidationSnapshot(folder / f"{iteration}.zarr", dataset.raw, dataset.roi, self._block_shape())
+        path = folder / f"{iteration}.zarr"
+        return ValidationSnapshot(path, dataset.raw, dataset.roi, self._block_shape(), self._task)
 
 
 class _MiddleSection:
     """Collects the middle section of a ROI from the blocks that cross it."""
 
-    def __init__(self, roi_voxels: Roi) -> None:
-        self._roi = roi_voxels
+    def __init__(self, roi_voxels: Roi, task: Task) -> None:
+        self._roi, self._task = roi_voxels, task
         self._z = roi_voxels.begin[0] + roi_voxels.shape[0] // 2
-        shape_YX = tuple(roi_voxels.shape[1:])
-        self.section = Section(
-            z=self._z,
-            raw_YX=np.zeros(shape_YX, np.float32),
-            labels_YX=np.zeros(shape_YX, np.uint8),
-            prediction_YX=np.zeros(shape_YX, np.uint8),
-            excluded_YX=np.zeros(shape_YX, bool),
-        )
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    @property
+    def section(self) -> Section:
+        """What was collected."""
+        return Section(z=self._z, **self._arrays)
 
     def add(
         self,
         roi: Roi,
         raw_ZYX: NDArray[Any],
         predicted_ZYX: NDArray[Any],
+        stored: Mapping[str, NDArray[Any]],
         true: Truth,
     ) -> None:
         if not roi.begin[0] <= self._z < roi.end[0]:
             return
         z = self._z - roi.begin[0]
-        place = (roi - self._roi.offset).to_slices()[1:]
-        self.section.raw_YX[place] = (normalise(raw_ZYX[z]) + 1) / 2
-        self.section.labels_YX[place] = true.classes_ZYX[z]
-        self.section.prediction_YX[place] = predicted_ZYX[z]
-        self.section.excluded_YX[place] = ~true.counted_ZYX[z]
+        main_ZYX = list(stored.values())[-1]
+        parts = {
+            "raw_YX": ((normalise(raw_ZYX[z]) + 1) / 2).astype(np.float32),
+            "labels_YX": true.classes_ZYX[z].astype(np.uint8),
+            "prediction_YX": predicted_ZYX[z].astype(np.uint8),
+            "excluded_YX": ~true.counted_ZYX[z],
+            "ids_YX": None if true.ids_ZYX is None else true.ids_ZYX[z],
+            "affinities_CYX": self._task.nearest_affinities(main_ZYX[..., z, :, :]),
+        }
+        place = (..., *(roi - self._roi.offset).to_slices()[1:])
+        for name, part in parts.items():
+            if part is None:
+                continue
+            if name not in self._arrays:
+                self._arrays[name] = np.zeros((*part.shape[:-2], *self._roi.shape[1:]), part.dtype)
+            self._arrays[name][place] = part

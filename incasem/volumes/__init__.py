@@ -2,7 +2,7 @@
 
 from incasem.volumes.opening import create_volume, open_image_stack, open_volume
 from incasem.volumes.paths import exists, list_datasets, split_path
-from incasem.volumes.spatial import check_same_voxel_size, check_spatial
+from incasem.volumes.spatial import check_same_voxel_size, check_spatial, placed_like
 from incasem.volumes.volume import Volume
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "list_datasets",
     "open_image_stack",
     "open_volume",
+    "placed_like",
     "split_path",
 ]

@@ -50,6 +50,8 @@ def read_reflected(read: Reader, index: Index, shape: Sequence[int]) -> NDArray[
 
 def read_filled(read: Reader, index: Index, shape: Sequence[int], fill: float, dtype: np.dtype[Any]) -> Any:
     """Return the array at ``index``, which may reach beyond ``shape``, with ``fill`` outside."""
+    if all(s.start >= 0 and s.stop <= n for s, n in zip(index, shape, strict=True)):
+        return read(index)
     result = np.full([s.stop - s.start for s in index], fill, dtype=dtype)
     inner = tuple(slice(max(s.start, 0), min(s.stop, n)) for s, n in zip(index, shape, strict=True))
     if all(s.stop > s.start for s in inner):

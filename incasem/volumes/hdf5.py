@@ -7,7 +7,6 @@ Zarr.
 
 import contextlib
 import json
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -22,8 +21,6 @@ from incasem.errors import DataError
 from incasem.volumes.codecs import hdf5_filters
 from incasem.volumes.metadata import axes_for, place_attributes, place_from_attributes
 from incasem.volumes.store import ArrayRequest, Index, Place, format_index, unit_region, units_in
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")
 # h5py is not to be entered with the same file in two modes at once.
@@ -100,8 +97,6 @@ class Hdf5Array:
         self.unit_shape = self.chunk_shape
         self._is_chunked = chunks is not None
         place = place_from_attributes(self.attributes, len(self.shape), self.path)
-        if place is None or not place.stated:
-            logger.warning("%s states no voxel size; 1 nm is assumed", self.path)
         if place is None:
             place = Place(
                 axes_for(len(self.shape), self.path), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), stated=False

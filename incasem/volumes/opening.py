@@ -37,6 +37,7 @@ def open_volume(
     cache_bytes: int = 0,
     voxel_size: Sequence[float] | None = None,
     offset_nm: Sequence[float] | None = None,
+    quiet: bool = False,
 ) -> Volume:
     """Open an array: Zarr v2 or v3, N5, HDF5, an image stack; Zarr and N5 also by URL, to read.
 
@@ -48,6 +49,7 @@ def open_volume(
             for many overlapping reads.
         voxel_size: nm, z, y, x; instead of what the file states.
         offset_nm: nm, z, y, x; instead of what the file states.
+        quiet: do not warn where neither the file nor ``voxel_size`` states a voxel size: the caller knows it.
 
     Raises:
         DataError: nothing there (the message lists what the container has), unreadable, or off the grid.
@@ -71,6 +73,8 @@ def open_volume(
         directory = join(container, dataset)
         store = TensorArray(directory, _LAYOUTS[found], writable=writable, cache_bytes=cache_bytes)
     place = store.place
+    if not (place.stated or quiet or voxel_size is not None or found == "stack"):
+        logger.warning("%s states no voxel size; 1 nm is assumed", text)
     if voxel_size is not None:
         place = replace(place, voxel_size=triple(voxel_size, "voxel size", text), stated=True)
     if offset_nm is not None:

@@ -1,7 +1,11 @@
 """Volumes that must be of three dimensions and nothing else."""
 
+import logging
+
 from incasem.errors import DataError, explain
 from incasem.volumes.volume import Volume
+
+logger = logging.getLogger(__name__)
 
 
 def check_spatial(volume: Volume, of: str = "") -> None:
@@ -20,6 +24,14 @@ def check_spatial(volume: Volume, of: str = "") -> None:
                 "Choose or extract a single channel",
             )
         )
+
+
+def placed_like(volume: Volume, reference: Volume) -> Volume:
+    """Return ``volume``, with the voxel size of ``reference`` if it states none (TIFF, many HDF5 files)."""
+    if volume.has_stated_place:
+        return volume
+    logger.warning("%s states no voxel size; that of %s is taken", volume.path, reference.path)
+    return volume.with_place(voxel_size=reference.voxel_size)
 
 
 def check_same_voxel_size(volume: Volume, reference: Volume, what: str) -> None:

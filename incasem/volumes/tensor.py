@@ -110,7 +110,6 @@ class TensorArray:
         place = layout.place(path, self.attributes, stored_shape)
         if place is None:
             place = Place(axes_for(len(stored_shape), path), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), stated=False)
-            logger.warning("%s states no voxel size; 1 nm is assumed", path)
         self._has_time = place.axes[0] == "t"
         if self._has_time:
             if stored_shape[0] != 1:

@@ -22,8 +22,8 @@ ORIGIN = Coordinate((-3, 7, 100))
 shapes = st.tuples(*[st.integers(1, 7)] * 3)
 block_shapes = st.tuples(*[st.integers(2, 5)] * 3)
 masks = shapes.flatmap(lambda shape: arrays(bool, shape))
-connectivities = st.sampled_from([6, 18, 26])
-AXES = {6: 1, 18: 2, 26: 3}
+AXES = {6: 1, 18: 2, 26: 3, 4: 1, 8: 2}
+connectivities = st.sampled_from(list(AXES))
 here = {"identity": {}, "num_workers": 0}
 
 
@@ -54,7 +54,10 @@ def labels_of(table, data):
 
 
 def structure(connectivity):
-    return ndimage.generate_binary_structure(3, AXES[connectivity])
+    around = ndimage.generate_binary_structure(3, AXES[connectivity])
+    if connectivity in (4, 8):  # of one section
+        around[[0, 2]] = False
+    return around
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,7 @@ def test_labels_equal_those_of_the_whole_volume(folder, data, block_shape, conne
     np.testing.assert_array_equal(np.flatnonzero(table.touches_border), at_border)
 
 
-@pytest.mark.parametrize("connectivity", [6, 18, 26])
+@pytest.mark.parametrize("connectivity", AXES)
 @pytest.mark.parametrize("density", [0.1, 0.3, 0.6])
 def test_labels_of_a_larger_volume(tmp_path, connectivity, density):
     data = np.random.default_rng(1).random((40, 37, 45)) < density
@@ -158,7 +161,7 @@ def test_a_mask_that_changed_since_is_noticed(tmp_path):
 def test_senseless_settings_are_refused(tmp_path):
     data = np.zeros((4, 4, 4), bool)
     ask = partial(label_components, mask_of(Array(data)), cut(data, (2, 2, 2)), tmp_path, **here)
-    with pytest.raises(ConfigError, match="connectivity is 8; allowed: 6, 18 or 26"):
-        ask(connectivity=8)
+    with pytest.raises(ConfigError, match="connectivity is 5; allowed: 6, 18 or 26; 4 or 8 within"):
+        ask(connectivity=5)
     with pytest.raises(ValueError, match="fill everything"):
         without_holes(mask_of(Array(data)), cut(data, (2, 2, 2)), tmp_path, fill_at_border=True, **here)

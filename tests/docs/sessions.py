@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from incasem.phantom import NEURON_IDS, Phantom, make_neurites
+from incasem.phantom import NEURON_IDS, Phantom, make_neurites, section_membranes
 from incasem.volumes import create_volume
 from tests.docs.blocks import ROOT, Block
 from tests.end_to_end.conftest import Shell, make_home
@@ -36,7 +36,15 @@ NEURONS = (
     "training.iterations=2 training.save_every=1 validation.validate_every=2 training.precache.num_workers=0 "
     "torch.device=cpu"
 )
-# Its volumes are as long as its data configurations have it along the axis that these divide, and else thin.
+# And for examples/membranes, whose network sees each section by itself.
+MEMBRANES = (
+    "model.filters=[2,4,6,8] training.input_size_voxels=[2,190,190] training.output_size_voxels=[2,64,64] "
+    "validation.input_size_voxels=[2,190,190] validation.output_size_voxels=[2,64,64] "
+    "training.iterations=2 training.save_every=1 validation.validate_every=2 training.precache.num_workers=0 "
+    "torch.device=cpu"
+)
+SECTIONS = (12, 160, 160)
+# Neurons' volumes are as long as data configurations have it along the axis that these divide, and else thin.
 NEURITES = (60, 70, 256)
 FIB25 = (60, 250, 80)
 BASELINE = (60, 70, 80)  # of FIB25, from where the page says
@@ -117,6 +125,9 @@ _added() {{
     */examples/neurons": incasem train "*) echo "{NEURONS}";;
     */examples/neurons": incasem phantom "*) echo "--shape {_words(NEURITES)}";;
     */examples/neurons": incasem baseline-affinities "*) echo "--num_workers 1 --shape {_words(BASELINE)}";;
+    */examples/membranes": incasem train "*) echo "{MEMBRANES}";;
+    */examples/membranes": incasem phantom "*) echo "--shape {_words((10, *SECTIONS[1:]))}";;
+    */examples/membranes": incasem baseline-affinities "*) echo "--shape {_words((3, *SECTIONS[1:]))}";;
     */examples/neurons": incasem segment "*) echo "--num_workers 1 --threshold 0.3";;
     */examples/neurons": incasem e"*) echo "--num_workers 1";;
     *": incasem train"*" with "*|*": incasem check train"*" with "*|*": python train.py"*" with "*)
@@ -217,7 +228,7 @@ def connectomics(home: Path, phantom: Phantom) -> Shell:
     part = np.s_[:24, :80, :80]
     for name in ("train", "test"):
         tifffile.imwrite(data / f"{name}-input.tif", phantom.raw_ZYX[part])
-    tifffile.imwrite(data / "train-labels.tif", (phantom.labels["er"][part] + 1).astype(np.uint16))
+        tifffile.imwrite(data / f"{name}-labels.tif", (phantom.labels["er"][part] + 1).astype(np.uint16))
     return shell
 
 
@@ -258,20 +269,38 @@ def organelles(home: Path, phantom: Phantom) -> Shell:
     return shell
 
 
-def _write_hdf5(file: Path, datasets: dict[str, NDArray]) -> None:
-    """Write datasets of 10 nm below ``volumes`` as the files in `shared/data` have them."""
-    file.parent.mkdir(parents=True)
+def membranes(home: Path, phantom: Phantom) -> Shell:
+    """The same for two volumes of sections of 50 nm, here parts of one."""
+    shell = examples(home, phantom)
+    tissue = make_neurites(SECTIONS, seed=6, voxel_size=(50, 4, 4))
+    drawn = {
+        "raw": tissue.raw_ZYX,
+        "labels/membrane": section_membranes(tissue.labels[NEURON_IDS], (50, 4, 4)),
+    }
+    for name in ("isbi2012_vnc_membrane_4x4x50nm_open", "vnc_drosophila_ssTEM_4.6x4.6x50nm_open"):
+        _write_hdf5(home / f"shared/data/{name}.h5", drawn, voxel_size=(50.0, 4.0, 4.0))
+    folder = home / "incasem/examples/membranes/data_configs"
+    for name in ("phantom", "isbi", "vnc"):
+        _clip_regions(folder, name, SECTIONS)
+    return shell
+
+
+def _write_hdf5(
+    file: Path, datasets: dict[str, NDArray], voxel_size: Sequence[float] = (10.0, 10.0, 10.0)
+) -> None:
+    """Write datasets below ``volumes`` as the files in `shared/data` have them; voxel size in nm."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(file, "w") as stored:
         for name, array_ZYX in datasets.items():
             dataset = stored.create_dataset(
                 f"volumes/{name}", data=array_ZYX, chunks=True, compression="gzip"
             )
-            dataset.attrs.update(offset=np.zeros(3), resolution=np.full(3, 10.0), unit="nm")
+            dataset.attrs.update(offset=np.zeros(3), resolution=np.array(voxel_size), unit="nm")
 
 
 def _clip_regions(folder: Path, name: str, extent: Sequence[int]) -> None:
     """Let the regions of data configurations that begin with a name end where a volume ends (voxels)."""
-    for path in sorted(folder.glob(f"{name}_*.json")):
+    for path in sorted(folder.glob(f"{name}*.json")):
         entries = json.loads(path.read_text())
         for entry in entries.values():
             ends = zip(entry["shape"], entry["offset"], extent, strict=True)
@@ -281,10 +310,21 @@ def _clip_regions(folder: Path, name: str, extent: Sequence[int]) -> None:
 
 SESSIONS: dict[str, Callable[[Path, Phantom], Shell]] = {
     session.__name__: session
-    for session in (empty, stacks, guide, cell, trained, connectomics, examples, neurons, organelles)
+    for session in (
+        empty,
+        stacks,
+        guide,
+        cell,
+        trained,
+        connectomics,
+        examples,
+        neurons,
+        organelles,
+        membranes,
+    )
 }
 # Where a session begins, below the home.
-BEGINS = {"examples": "incasem", "neurons": "incasem", "organelles": "incasem"}
+BEGINS = dict.fromkeys(("examples", "neurons", "organelles", "membranes"), "incasem")
 
 
 def _write_configs(home: Path) -> None:

@@ -79,7 +79,12 @@ def test_neurons_are_trained_predicted_and_scored(neurons, network):
     assert affinities.shape == (4, 48, 48, 40)
     (report,) = (runs / "reports/predict_0001").glob("*.html")
     page = report.read_text()
-    assert "class 1 is the boundary" in page
+    for shown in (
+        "class 1 is the boundary",
+        "objects of the labels",
+        "affinities z, y, x as red, green, blue",
+    ):
+        assert shown in page
     assert "incasem export" not in page, "which writes volumes of three axes"
     assert "incasem segment" in page
     group = "volumes/predictions/train_0001/predict_0001"

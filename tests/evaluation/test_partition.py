@@ -6,8 +6,10 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import adapted_rand_error, variation_of_information
@@ -242,6 +244,8 @@ def test_bad_input(file, tmp_path):
             run(path)
     with pytest.raises(ConfigError, match="boundary_tolerance"):
         run("negative", boundary_tolerance_nm=-1)
+    with pytest.raises(ConfigError, match="ignored_id is -1"):
+        run("negative", ignored_truth=-1)
     with pytest.raises(ConfigError, match="worst"):
         run("negative", worst=-1)
     with pytest.raises(ConfigError, match="each once"):
@@ -249,6 +253,20 @@ def test_bad_input(file, tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(FailedBlocksError, match="id in the segmentation is -3"):
         run("negative")
+
+
+def test_files_without_a_voxel_size_take_that_of_the_others(file, tmp_path, caplog):
+    """As volumes of challenges are: HDF5 or TIFF, and nothing else is said."""
+    tifffile.imwrite(tmp_path / "truth.tif", TRUTH.astype(np.uint16))
+    with h5py.File(tmp_path / "truth.h5", "w") as h5:
+        h5["main"] = TRUTH
+    wanted = evaluated(options(file, masks=(), out_directory=tmp_path / "out")).best.scores
+    for name in ("truth.tif", "truth.h5/main"):
+        caplog.clear()
+        asked = replace(options(file, masks=(), out_directory=tmp_path / "out"), labels=str(tmp_path / name))
+        assert evaluated(asked).best.scores == wanted
+        assert f"{name} states no voxel size; that of {file}/segmentation/mean_0.1 is taken" in caplog.text
+        assert "assumed" not in caplog.text
 
 
 def test_the_command(file, tmp_path):

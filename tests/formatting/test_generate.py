@@ -30,12 +30,22 @@ def test_the_container_holds_the_phantom(tmp_path):
 
 def test_neurites(tmp_path):
     names = generate_volumes(GenerateOptions(tmp_path / "n.zarr", SHAPE, VOXEL_NM, seed=3, kind="neurites"))
-    assert names == ["volumes/raw", "volumes/labels/neuron_ids"]
+    assert names == ["volumes/raw", "volumes/labels/neuron_ids", "volumes/labels/membrane"]
     made = make_neurites(SHAPE, 3, VOXEL_NM)
-    raw, ids = (open_volume(tmp_path / "n.zarr" / name) for name in names)
+    raw, ids, drawn = (open_volume(tmp_path / "n.zarr" / name) for name in names)
     assert raw.voxel_size == ids.voxel_size == VOXEL_NM
     np.testing.assert_array_equal(raw.read(raw.roi), made.raw_ZYX)
     np.testing.assert_array_equal(ids.read(ids.roi), made.labels["neuron_ids"])
+    membranes = drawn.read(drawn.roi)
+    assert drawn.voxel_size == VOXEL_NM
+    assert 0.1 < membranes.mean() < 0.6
+    for section, labels in zip(membranes, made.labels["neuron_ids"], strict=True):
+        for axis in (0, 1):
+            apart = np.diff(labels, axis=axis) != 0
+            for part in (slice(1, None), slice(None, -1)):
+                assert section[(part, slice(None)) if axis == 0 else (slice(None), part)][apart].all()
+        largest = np.bincount(labels.ravel()).argmax()
+        assert not section[labels == largest].all(), "inside nothing is drawn"
 
 
 def test_what_exists_is_left_alone(tmp_path):

@@ -79,6 +79,18 @@ def test_blocks_and_regions_do_not_matter(file, tmp_path_factory, blocks, begin,
     np.testing.assert_array_equal(part, expected)
 
 
+def test_per_section_each_is_as_if_it_were_alone(file, tmp_path):
+    whole = made(options(file, tmp_path / "all.zarr", per_section=True), [8, 16, 8])
+    assert whole.shape == (2, *SHAPE)
+    assert open_volume(tmp_path / "all.zarr/affinities").attributes["offsets"] == [[0, -1, 0], [0, 0, -1]]
+    assert not np.array_equal(whole, made(options(file, tmp_path / "solid.zarr"))[1:])
+    for z in (0, 7, 19):
+        alone = PHANTOM.raw_ZYX[z : z + 1].repeat(9, axis=0)  # the same section above and below
+        store(tmp_path / f"{z}.zarr/volumes/raw", alone, (0, 0, 0))
+        solid = made(options(tmp_path / f"{z}.zarr", tmp_path / f"o{z}.zarr"))[1:, 4]
+        np.testing.assert_allclose(solid.astype(int), whole[:, z], atol=1)  # sums are rounded otherwise
+
+
 def test_what_is_written(file, tmp_path):
     made(options(file, tmp_path / "x.zarr"))
     volume = open_volume(tmp_path / "x.zarr/affinities")

@@ -367,3 +367,25 @@ def test_in_plain_operators_it_can_be_traced_for_every_size(norm):
             torch.testing.assert_close(plain(raw), network(raw))
             torch.testing.assert_close(traced(raw), network(raw))
     assert not any(p.requires_grad for p in plain.parameters())
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 on this processor")
+@pytest.mark.parametrize("activation", ["relu", "elu"])
+def test_wide_sections_in_bfloat16_do_not_end_in_a_crash(activation):
+    flat = {"kernel_sizes": [[1, 3, 3]] * 2, "downsample_factors": [[1, 2, 2]], "io_kernel_size": [1, 5, 5]}
+    network = small(filters=[12, 16], activation=activation, **flat).to(memory_format=torch.channels_last_3d)
+    raw = torch.rand(2, 1, *network.input_shape_for((3, 200, 200))) * 2 - 1
+    raw = raw.contiguous(memory_format=torch.channels_last_3d)
+    results = []
+    for enabled in (True, False):
+        network.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            logits = network(raw)
+        assert logits.is_contiguous(memory_format=torch.channels_last_3d)
+        logits.float().square().mean().backward()
+        results.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    low, full = results
+    assert float((low - full).norm() / full.norm()) < 0.1
+    fast = InferenceNetwork(network, "cpu", torch.bfloat16)
+    with torch.no_grad():
+        assert (fast(raw).sigmoid() - network(raw).sigmoid()).abs().mean() < 0.01

@@ -174,3 +174,12 @@ def test_errors_make_the_exit_code_1(project, capsys):
     text = capsys.readouterr().out
     assert "gone.zarr" in text
     assert text.splitlines()[-1].startswith("1 error")
+
+
+def test_offsets_that_no_region_holds(project):
+    offsets = [[-1, 0, 0], [0, -1, 0], [0, 0, -1], [0, -32, 0], [0, 0, -39], [-3, 0, 40]]
+    words = ["task.type=affinities", f"task.offsets={offsets}", f"model.num_fmaps_out={len(offsets)}"]
+    findings = check_training(request(project, *words))
+    the(findings, "warning", "offsets", "[0, -32, 0], [-3, 0, 40]: longer than every training region")
+    words[1:] = [f"task.offsets={offsets[:3]}", "model.num_fmaps_out=3"]
+    assert not [f for f in check_training(request(project, *words)).found if f.check == "offsets"]

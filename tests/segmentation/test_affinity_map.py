@@ -84,8 +84,10 @@ def test_senseless_values_are_refused_when_read(tmp_path, value, message):
     values[1, 2, 2, 2] = value
     store(tmp_path / "a.zarr/a", values)
     affinities = open_affinities(tmp_path / "a.zarr/a")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as refused:
         affinities.read(affinities.roi_voxels)
+    at = tuple(int(b) + 2 for b in affinities.roi_voxels.begin)
+    assert f"first at voxel {at}" in str(refused.value)
     affinities.read(Roi((0, 0, 0), (2, 4, 4)))
 
 
@@ -110,8 +112,40 @@ def test_offsets_that_do_not_fit_are_refused(tmp_path, channels, offsets):
 def test_a_missing_nearest_edge_is_named(tmp_path):
     store(tmp_path / "a.zarr/a", random_map(2), offsets=[[0, -1, 0], [0, 0, 1]])
     affinities = open_affinities(tmp_path / "a.zarr/a")
-    with pytest.raises(DataError, match=r"\[-1, 0, 0\] or \[1, 0, 0\]"):
+    with pytest.raises(DataError, match=r"\[-1, 0, 0\] or \[1, 0, 0\].*or segment .* with --per_section"):
         _ = affinities.nearest
+    store(tmp_path / "a.zarr/b", random_map(2), offsets=[[-1, 0, 0], [0, 0, 1]])
+    for other in (
+        open_affinities(tmp_path / "a.zarr/b"),
+        open_affinities(tmp_path / "a.zarr/b").by_section(),
+    ):
+        with pytest.raises(
+            DataError, match=r"\[0, -1, 0\] or \[0, 1, 0\]; allowed|\[0, -1, 0\] or"
+        ) as caught:
+            _ = other.nearest
+        assert "--per_section" not in str(caught.value), "which would not help"
+
+
+@pytest.mark.parametrize("offsets", [LONG, LONG[1:4], [(0, 0, 1), (0, -3, 2), (2, 0, 0), (0, 1, 0)]])
+def test_by_section_no_edge_leads_to_another_section(tmp_path, offsets):
+    values = random_map(len(offsets))
+    store(tmp_path / "a.zarr/a", values, offsets=offsets)
+    affinities = open_affinities(tmp_path / "a.zarr/a")
+    flat, roi = affinities.by_section(), affinities.roi_voxels
+    assert affinities.connects_sections == (offsets is LONG)
+    assert not flat.connects_sections
+    assert flat.identity() != affinities.identity()
+    across = np.array([offset[0] != 0 for offset in offsets])
+    read = flat.read(roi)
+    assert not read[across].any()
+    np.testing.assert_array_equal(read[~across], affinities.read(roi)[~across])
+    nearest = flat.read_nearest(roi)
+    assert not nearest[0].any()
+    for axis in (1, 2):
+        channel, step = flat.nearest[axis], np.eye(3, dtype=int)[axis]
+        turned = offsets[channel] == tuple(step)
+        wanted = np.roll(read[channel], 1, axis) if turned else read[channel]
+        np.testing.assert_array_equal(nearest[axis], wanted)
 
 
 def test_labels_and_grey_values_are_refused(tmp_path):

@@ -291,7 +291,8 @@ def test_unknown_scorings_are_refused(name, message):
 
 
 def test_names_of_scorings():
-    assert parse_scoring("hist_quant_50_initmax").of_maxima
+    assert parse_scoring("hist_quant_50_initmax") == parse_scoring("aff050_his256")
+    assert parse_scoring("aff050_his256").name == "aff50_his256"
     assert parse_scoring("aff05_his256").quantile == 5
     assert not parse_scoring("aff50_his256").needs_histograms
     assert parse_scoring("hist_quant_50").needs_histograms

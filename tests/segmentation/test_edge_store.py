@@ -50,7 +50,7 @@ def find_postgres():
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory):
     """A PostgreSQL server of our own on loopback, with a password."""
-    pytest.importorskip("psycopg2")
+    psycopg2 = pytest.importorskip("psycopg2")
     programs = find_postgres()
     if programs is None:
         pytest.skip("no PostgreSQL: install the package postgresql to test the edge store on it")
@@ -84,12 +84,17 @@ def postgres(tmp_path_factory):
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
     )  # fmt: skip
     try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"postgresql://keeper@127.0.0.1:{port}/postgres"
+        url = f"postgresql://keeper@127.0.0.1:{port}/postgres"
+        deadline = time.monotonic() + 120
+        while True:  # the port is open before the server lets anybody in
+            try:
+                psycopg2.connect(url, password="open-sesame").close()
+                break
+            except psycopg2.OperationalError:
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        yield url
     finally:
         server.terminate()
         server.wait(30)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from incasem.blockwise import run_in_process
 from incasem.errors import DataError
 from incasem.segmentation.affinity_map import open_affinities
 from incasem.segmentation.edge_store import cut_of, open_edge_store
-from incasem.segmentation.edges import EdgeSettings, edge_job, write_edges
+from incasem.segmentation.edges import EdgeSettings, GraphTarget, edge_job, write_edges
 from incasem.segmentation.region_graph import summed_edges, summed_fragments
 from tests.segmentation.maps import LONG, plain_edges, random_map, store, stored_pair
 
@@ -16,7 +18,7 @@ SHAPE = (9, 10, 7)
 
 def graph_of(folder, affinities, fragments, settings, block_shape=None):
     edge_store = open_edge_store(folder / "edges.sqlite", "x")
-    job = edge_job(affinities, fragments, edge_store, folder / "state", settings, block_shape)
+    job = edge_job(affinities, fragments, GraphTarget(edge_store, folder / "state", settings), block_shape)
     run_in_process(job)
     edge_store.finish(cut_of(job.grid))
     edges, nodes = summed_edges(edge_store.edges()), summed_fragments(edge_store.fragments())
@@ -60,15 +62,17 @@ def test_worker_processes_give_the_same_bytes(tmp_path):
     affinities, fragments, _, _ = stored_pair(tmp_path, SHAPE)
     whole = graph_of(tmp_path / "whole", affinities, fragments, EdgeSettings(True, True))
     edge_store = open_edge_store(tmp_path / "edges.sqlite", "x")
-    arguments = (affinities, fragments, edge_store, tmp_path / "state", EdgeSettings(True, True))
+    target = GraphTarget(edge_store, tmp_path / "state", EdgeSettings(True, True))
+    arguments = (affinities, fragments, target)
     report = write_edges(*arguments, num_workers=2, progress=False, block_shape=(4, 4, 4))
     assert report.blocks_done == 18
     graph = summed_edges(edge_store.edges()), summed_fragments(edge_store.fragments())
     assert as_bytes(*graph) == as_bytes(*whole)
     again = write_edges(*arguments, num_workers=2, progress=False, block_shape=(5, 5, 5))
     assert again.already_complete
+    other = replace(target, settings=EdgeSettings(False, True))
     with pytest.raises(DataError, match="histograms: was true, is now false"):
-        write_edges(*arguments[:-1], EdgeSettings(False, True), num_workers=1, progress=False)
+        write_edges(affinities, fragments, other, num_workers=1, progress=False)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64])

@@ -42,4 +42,5 @@ def test_only_what_a_method_reads_is_its_identity():
     assert FragmentSettings(method="seeded", seed_blur=3).identity()["seed_blur"] == 3
     assert FragmentSettings(method="mutex", context_voxels=[4, 5, 6]).context == (4, 5, 6)
     assert FragmentSettings(method="seeded", per_section=True, context_voxels=9).context == (0, 9, 9)
+    assert FragmentSettings(method="mutex", per_section=True, context_voxels=9).context == (0, 9, 9)
     assert FragmentSettings(context_voxels=9).context == (0, 0, 0)

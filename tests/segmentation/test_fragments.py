@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,14 +10,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.metrics import variation_of_information
 
+from incasem.blockwise import run_in_process
 from incasem.errors import ConfigError, DataError, FailedBlocksError
 from incasem.geometry import Coordinate, Roi
 from incasem.phantom.affinities import AffinityPhantom
-from incasem.segmentation import _joining, extra, fragments
+from incasem.segmentation import _joining, _tables, extra, fragments
 from incasem.segmentation._mutex import mutex_labels
 from incasem.segmentation._seeded import seeded_labels
 from incasem.segmentation.affinity_map import open_affinities
+from incasem.segmentation.edge_store import open_edge_store
+from incasem.segmentation.edges import EdgeSettings, GraphTarget, edge_job, write_edges
 from incasem.segmentation.fragments import FragmentSettings, write_fragments
+from incasem.segmentation.region_graph import summed_edges, summed_fragments
 from tests.segmentation.plain import plain_watershed, same_partition, store
 
 LONG = ((-1, 0, 0), (0, -1, 0), (0, 0, -1), (-4, 0, 0), (0, -6, 0), (0, 0, -6))
@@ -84,6 +90,86 @@ def test_workers_and_blocks_give_the_bytes_of_one_block(tmp_path, monkeypatch):
         assert files(found) == files(whole)
         assert not (output / ".incasem").exists()
     assert found.attributes["num_fragments"] == expected.max()
+
+
+def graph_target(folder, *, histograms=False):
+    edge_store = open_edge_store(folder / "edges.sqlite", "x")
+    return GraphTarget(edge_store, folder / ".edges", EdgeSettings(histograms=histograms))
+
+
+def columns(target):
+    tables = summed_edges(target.store.edges()), summed_fragments(target.store.fragments())
+    target.store.database.disconnect()
+    return [(name, column.dtype, column.tolist()) for table in tables for name, column in vars(table).items()]
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_the_graph_counted_on_the_way_is_that_of_the_fragments(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("graph")
+    shape = data.draw(st.tuples(*[st.integers(1, 8)] * 3))
+    levels = data.draw(st.sampled_from([[0, 1, 2], [0, 10, 11, 12, 13], [5, 254, 255], [7]]))
+    nearest = data.draw(arrays(np.uint8, (3, *shape), elements=st.sampled_from(levels)))
+    inside = data.draw(st.none() | arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 1, 1])))
+    how = data.draw(st.sampled_from([{}, {"low": 0.04}, {"low": 10 / 255, "high": 12 / 255}]))
+    histograms, before = data.draw(st.booleans()), data.draw(st.booleans())
+    blocks = data.draw(st.tuples(*[st.integers(1, 4)] * 3))
+    offsets = [[-1, 0, 0], [0, -1, 0], [0, 0, -1 if before else 1]]
+    store(folder / "a.zarr/affinities", nearest, offsets=offsets)
+    affinities = open_affinities(folder / "a.zarr/affinities")
+    mask = None if inside is None else store(folder / "a.zarr/mask", inside)
+    on_the_way = graph_target(folder / "a.zarr", histograms=histograms)
+    found = write_fragments(
+        affinities, folder / "a.zarr/f", FragmentSettings(**how), mask=mask, num_workers=0,
+        block_shape=blocks, chunk_shape=blocks, graph=on_the_way,
+    )  # fmt: skip
+    afterwards = graph_target(folder, histograms=histograms)
+    job = edge_job(affinities, found, afterwards, (8, 8, 8))
+    run_in_process(job)
+    afterwards.output(job.grid).set_attributes()
+    assert columns(on_the_way) == columns(afterwards)
+    again = write_edges(affinities, found, on_the_way, num_workers=1, progress=False)
+    assert again.already_complete
+
+
+@pytest.mark.parametrize("few", [64, 0], ids=["in this process", "by workers"])
+def test_workers_give_the_graph_of_one_block(tmp_path, monkeypatch, few):
+    affinities = phantom_map(tmp_path)
+    monkeypatch.setattr(fragments, "_FEW_BLOCKS", few)
+    graphs = []
+    for workers, block in ((0, (32, 40, 48)), (2, (16, 16, 16))):
+        target = graph_target(tmp_path / f"{workers}.zarr", histograms=True)
+        write_fragments(
+            affinities, tmp_path / f"{workers}.zarr/f", num_workers=workers, progress=False,
+            block_shape=block, chunk_shape=(8, 8, 8), graph=target,
+        )  # fmt: skip
+        graphs.append(columns(target))
+    assert len(graphs[0][0][2]) > 50
+    assert graphs[0] == graphs[1]
+
+
+def test_a_graph_of_other_fragments_is_refused_before_the_work(tmp_path):
+    affinities, target = phantom_map(tmp_path, (16, 16, 16)), graph_target(tmp_path / "p.zarr")
+    run = partial(in_process, affinities, tmp_path / "p.zarr/f", graph=target)
+    run()
+    shutil.rmtree(tmp_path / "p.zarr/f")
+    with pytest.raises(DataError, match=r"edges\.sqlite was written with other settings:\n  fragments"):
+        run()
+    assert not list((tmp_path / "p.zarr/f").rglob("*.npz"))
+
+
+@pytest.mark.parametrize(
+    "how", [{"method": "seeded"}, {"method": "mutex"}, {"per_section": True}, {"long_range": True}]
+)
+def test_graphs_that_faces_do_not_tell_are_left_to_a_pass_of_their_own(tmp_path, how):
+    affinities, target = phantom_map(tmp_path, (16, 16, 16)), graph_target(tmp_path / "p.zarr")
+    if how.pop("long_range", False):
+        target = replace(target, settings=EdgeSettings(long_range=True))
+    in_process(
+        affinities, tmp_path / "p.zarr/f", FragmentSettings(**how, context_voxels=2), graph=target,
+        block_shape=(8, 8, 8),
+    )  # fmt: skip
+    assert not (tmp_path / "p.zarr/edges.sqlite").exists()
 
 
 def test_a_run_again_does_nothing_and_other_settings_are_refused(tmp_path):
@@ -171,7 +257,7 @@ def test_ids_beyond_32_bits_survive_every_step(tmp_path):
     stored.mkdir()
     np.save(stored / "first_piece.npy", np.array([0, 2]))
     np.save(stored / "fragment_of_piece.npy", table[1:])
-    read = _joining.fragment_of_piece(stored, 0)
+    read = _tables.fragment_of_piece(stored, 0)
     assert read.dtype == np.uint64
     np.testing.assert_array_equal(read, table)
     grid = fragments.Grid(Roi((0, 0, 0), (10**6, 10**5, 10**5)), Coordinate((100, 100, 100)))

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +49,25 @@ def test_an_unknown_id_is_named(fragments, unknown):
     ids = np.array([[0, fragments[1]], [unknown, 0]], np.uint64)
     with pytest.raises(KeyError, match=str(unknown)):
         relabel(ids, fragments, fragments)
+
+
+def test_more_than_a_piece_in_place():
+    fragments = np.arange(1000, dtype=np.uint64)
+    segments = np.random.default_rng(0).permutation(fragments)
+    ids = np.random.default_rng(1).choice(fragments, (3, 200, 300))
+    wanted = segments[ids]
+    np.testing.assert_array_equal(relabel(ids, fragments, segments, out=ids), wanted)
+
+
+def test_workers_do_not_load_what_they_do_not_need():
+    """numba takes longer to load than most blocks take to be relabelled or written."""
+    code = (
+        "import sys, incasem.segmentation.relabel, incasem.segmentation._writing, incasem.blockwise._worker"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('numba' in sys.modules)"], capture_output=True
+    )
+    assert done.stdout.decode().strip() == "False", done.stderr.decode()
 
 
 def test_background_only():

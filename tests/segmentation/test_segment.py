@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from incasem.segmentation.fragment_settings import FragmentSettings
 from incasem.segmentation.segment import SegmentOptions, segment
 from incasem.volumes import open_volume
 from tests.segmentation.maps import phantom, store
+from tests.segmentation.plain import same_partition
 from tests.segmentation.test_agglomeration import NAMES, silence
 
 SHAPE = (32, 40, 48)
@@ -95,7 +97,7 @@ def test_what_is_finished_is_kept(source, whole):
     assert list(first.seconds) == ["fragments", "edges", "agglomeration", "relabel"]
     assert [s.threshold for s in first.segmentations] == [0.2, 0.6]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    again = segment(options(source, out), num_workers=1, progress=False)
+    again = segment(options(source, out, scoring="hist_quant_50_initmax"), num_workers=1, progress=False)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
     assert again.segmentations == first.segmentations
     more = segment(options(source, out, thresholds=[0.6, 0.4]), num_workers=1, progress=False)
@@ -175,6 +177,23 @@ def test_the_command_tells_what_is_there(source, whole, capsys):
     assert f"  {path}: {whole[0].segmentations[0].segments:,} segments" in shown
 
 
+def test_a_map_that_does_not_say_its_offsets(source, whole, tmp_path, capsys):
+    """As HDF5 files of other programs, with any channels in any order."""
+    with h5py.File(tmp_path / "result.h5", "w") as file:
+        file["vol0"] = np.concatenate([source[1][::-1], source[1][:1]])
+    words = ["segment", "-f", str(tmp_path / "result.h5"), "-d", "vol0", "-n", "1", "-o", ""]
+    words += ["--out_filename", str(tmp_path / "out.zarr"), "-c", "8", "8", "8"]
+    words += ["--low", "0.05", "--high", "0.995", "-s", "aff50_his256", "-t", "0.2"]
+    assert main(words) == DataError.exit_code
+    assert "by --offsets" in capsys.readouterr().err
+    assert main([*words, "--offsets", *map(str, (0, 0, -1, 0, -1, 0, -1, 0, 0, -2, 0, 0))]) == 0
+    found = arrays(tmp_path / "out.zarr")
+    for name, wanted in whole[1].items():
+        if name in found:
+            np.testing.assert_array_equal(found[name], wanted)
+    assert "segmentation/aff50_his256_0.2" in found
+
+
 def test_by_default_all_lies_beside_the_affinities():
     assert SegmentOptions(Path("c.zarr"), "a/b/affinities").output == Path("c.zarr/a/b")
     assert SegmentOptions(Path("c.zarr"), "affinities").output == Path("c.zarr")
@@ -195,6 +214,8 @@ def test_by_default_all_lies_beside_the_affinities():
         (["--edge_store", "mysql://x/y"], "allowed: a file, or postgresql"),
         (["--method", "watershet"], "watershed"),
         (["--low", "2"], "low"),
+        (["--offsets", "-1", "0"], "--offsets is -1 0; allowed: z y x of each channel"),
+        (["--mask", "m.zarr/m", "--fragments", "f.zarr/f"], "mask is m.zarr/m; allowed: only where"),
     ],
 )
 def test_senseless_settings_are_refused_before_anything_is_written(source, tmp_path, capsys, words, message):
@@ -205,3 +226,77 @@ def test_senseless_settings_are_refused_before_anything_is_written(source, tmp_p
     assert code == ConfigError.exit_code
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_fragments_of_a_file_that_states_no_voxel_size(tmp_path, caplog):
+    values, neurites = phantom((16, 16, 16))
+    store(tmp_path / "a.zarr/affinities", values, begin=(0, 0, 0))
+    with h5py.File(tmp_path / "theirs.h5", "w") as file:
+        file["main"] = neurites
+    own = SegmentOptions(
+        tmp_path / "a.zarr", "affinities", own_fragments=f"{tmp_path}/theirs.h5/main", thresholds=[0]
+    )
+    report = segment(own, num_workers=1, progress=False)
+    found = open_volume(report.segmentations[0].path)
+    np.testing.assert_array_equal(found.read_voxels(found.roi_voxels), neurites)
+    assert found.voxel_size == open_volume(tmp_path / "a.zarr/affinities").voxel_size
+    assert "theirs.h5/main states no voxel size" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory):
+    """A map without edges between sections, and one with them."""
+    values, neurites = phantom((4, 48, 64), noise=0.15)
+    folder = tmp_path_factory.mktemp("flat")
+    store(folder / "flat.zarr/affinities", values[1:], chunks=(2, 16, 16), offsets=[[0, -1, 0], [0, 0, -1]])
+    store(folder / "deep.zarr/affinities", values, chunks=(2, 16, 16))
+    return folder, values, neurites
+
+
+def by_section(source, out, *words, method="watershed"):
+    arguments = ["segment", "-f", str(source), "-d", "affinities", "--out_filename", str(out), "-n", "1"]
+    arguments += ["--method", method, "-t", "0.4", "--low", "0.05", "--high", "0.995", "-c", "2", "16", "16"]
+    arguments += ["--context", "16", *words]
+    assert main(arguments) == 0
+    return arrays(out)
+
+
+def test_a_map_without_edges_between_sections_is_segmented_only_when_asked_to(flat, tmp_path, capsys):
+    words = ["segment", "-f", str(flat[0] / "flat.zarr"), "-d", "affinities", "-n", "1"]
+    out = tmp_path / "out.zarr"
+    assert main([*words, "--out_filename", str(out)]) == DataError.exit_code
+    assert "or segment each section by itself with --per_section" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("method", ["watershed", "seeded", "mutex"])
+def test_section_by_section_each_is_segmented_as_if_it_were_alone(flat, tmp_path, method):
+    source = flat[0] / "flat.zarr"
+    # Small segments have no neighbour in another section to join.
+    words = ["--per_section", "--min_size", "30"]
+    if method == "watershed":  # the blocks of the other methods can be seen
+        made = by_section(source, tmp_path / "all.zarr", *words, "-b", "2", "32", "16", method=method)
+    else:
+        made = by_section(source, tmp_path / "all.zarr", *words, "-b", "2", "48", "64", method=method)
+    ids = made["segmentation/mean_0.4"]
+    for z, section in enumerate(ids):
+        assert not np.isin(section[section > 0], np.delete(ids, z, axis=0)).any(), "ids of one section only"
+    z = 2
+    alone = tmp_path / "alone.zarr"
+    store(alone / "affinities", flat[1][1:, z : z + 1], chunks=(1, 16, 16), offsets=[[0, -1, 0], [0, 0, -1]])
+    own = by_section(alone, alone, *words, "-b", "1", "48", "64", method=method)["segmentation/mean_0.4"]
+    assert same_partition(own[0], ids[z])
+    if method != "mutex":  # whose pieces, from edges to direct neighbours only, are small
+        score = PartitionAccumulator(None)
+        truth = flat[2] + np.arange(4, dtype=np.uint64)[:, None, None] * np.uint64(1000)
+        score.add(ids, truth)
+        assert score.scores().adapted_rand_error < 0.3
+
+
+@pytest.mark.parametrize("method", ["watershed", "seeded", "mutex"])
+def test_fragments_of_sections_are_joined_across_them_where_there_are_edges(flat, tmp_path, method):
+    made = by_section(flat[0] / "deep.zarr", tmp_path / "out.zarr", "--per_section", method=method)
+    per_section = [set(np.unique(section[section > 0])) for section in made["fragments"]]
+    assert len(set().union(*per_section)) == sum(map(len, per_section)), "each of one section"
+    joined = [set(np.unique(section[section > 0])) for section in made["segmentation/mean_0.4"]]
+    assert len(set().union(*joined)) < 0.7 * sum(map(len, joined)), "of several"

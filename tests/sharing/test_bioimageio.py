@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from incasem.cli import main
+from tests.sharing.conftest import RESIDUAL, make_affinities, make_checkpoint
 
 PYTHON = Path(__file__).parents[2] / ".venv-bioimageio/bin/python"
 # Three input sizes and two batch sizes a format, besides the test tensors.
@@ -28,13 +29,22 @@ print("all passed")
 
 
 @pytest.mark.slow
-def test_bioimageio_core_passes_both_formats(tmp_path, checkpoint):
+@pytest.mark.parametrize("kind", ["classes", "affinities", "group norm"])
+def test_bioimageio_core_passes_both_formats(tmp_path, kind):
     if not PYTHON.exists():
         pytest.skip(f"{PYTHON.parents[1]} is not there; `make test-all` makes it")
     pytest.importorskip("onnx")
     out = tmp_path / "model.zip"
+    checkpoint, size = tmp_path / "checkpoint", []
+    if kind == "classes":
+        make_checkpoint(checkpoint)
+    elif kind == "affinities":
+        make_affinities(checkpoint, descriptors=True)
+    else:
+        make_affinities(checkpoint, RESIDUAL | {"filters": [8, 16], "norm": "group"})
+        size = ["--output_size_voxels", "6", "16", "12"]
     words = ["--weights", "torchscript", "onnx", "--author", "A. Uthor", "--license", "CC-BY-4.0"]
-    assert main(["export-model", "--checkpoint", str(checkpoint), "-o", str(out), *words]) == 0
+    assert main(["export-model", "--checkpoint", str(checkpoint), "-o", str(out), *words, *size]) == 0
     libraries = str(Path(torch.__file__).parents[1])
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment["BIOIMAGEIO_CACHE_PATH"] = str(tmp_path / "cache")

@@ -12,10 +12,12 @@ from incasem.cli import main
 from incasem.config import check_classes, load_data_config, load_prediction_config, load_training_config
 from incasem.errors import ConfigError
 from incasem.networks import build_network
+from incasem.preflight.train import check_training
 from incasem.sharing.connectomics import ImportRequest, import_settings
 from incasem.sharing.connectomics.keys import DEFAULTS, known_keys
 from incasem.sharing.connectomics.settings import read_settings
 from incasem.sharing.connectomics.task import offsets_of
+from incasem.training.preparation import TrainingRequest
 from incasem.training.sources import open_entry
 
 SMALL = {
@@ -85,6 +87,7 @@ def test_a_training_as_the_guide_has_it(folder):
     assert training.task.border_erosion == 1
     loss = training.loss
     assert (loss.cross_entropy_weight, loss.bce_weight, loss.dice_weight) == (1, 0, 0.5)
+    assert (loss.balance_labels.clipmin, loss.balance_labels.clipmax) == (0.05, 0.95), "of weight option 1"
     model = training.model
     assert (model.type, model.filters, model.norm, model.activation) == (
         "ResidualUnet", (4, 6, 8), "group", "elu",
@@ -115,7 +118,7 @@ def test_a_training_as_the_guide_has_it(folder):
     assert made.missing == ()
 
 
-def test_its_volumes_are_what_is_trained_on(folder):
+def test_its_volumes_are_what_is_trained_on(folder, caplog):
     run(folder)
     training, prediction = configs(folder)
     (entry,) = load_data_config(training.training.data, training.directories.data)
@@ -123,6 +126,11 @@ def test_its_volumes_are_what_is_trained_on(folder):
     assert tuple(opened.roi.shape) == (12, 40, 50)
     assert opened.raw.voxel_size == (30, 6, 6)
     assert (opened.raw.read_voxels(opened.roi) == tifffile.imread(folder / "raw/img.tif")).all()
+    assert opened.truth.instances(opened.roi).max() == 3
+    findings = check_training(TrainingRequest("t", folder / "out/config_training.yaml", ()))
+    assert [f for f in findings.found if f.check == "region" and f.level == "ok"]
+    assert "assumed" not in caplog.text, "the entry states the voxel size that the HDF5 file does not"
+    assert not [f.message for f in findings.found if "assumed" in f.message]
     assert json.loads((folder / "out/training.json").read_text()) == {
         "training": {"raw": "img.tif", "voxel_size": [30, 6, 6], "labels": {"seg.h5/main": 1}}
     }
@@ -132,12 +140,14 @@ def test_its_volumes_are_what_is_trained_on(folder):
 
 def test_what_is_not_taken_over_is_listed_with_the_reason(folder, capsys):
     command = ["import-pytc", "--config-base", "base.yaml", "--config-file", "file.yaml", "-o", "out"]
-    assert main([*command, "--resolution", "30", "6", "6", "AUGMENTOR.CUTBLUR.ENABLED", "False"]) == 0
+    off = ["AUGMENTOR.CUTBLUR.ENABLED", "False", "SOLVER.SWA.ENABLED", "False"]
+    assert main([*command, "--resolution", "30", "6", "6", *off]) == 0
     told = capsys.readouterr().out
     assert "SOLVER.BASE_LR = 0.02: it is a rate for SGD" in told
     assert "INFERENCE.STRIDE = [4, 16, 16]: predictions read real context" in told
     assert "AUGMENTOR.CUTNOISE: " in told
-    assert "AUGMENTOR.CUTBLUR:" not in told
+    assert "AUGMENTOR.CUTBLUR" not in told, "what is off there is not missed here"
+    assert "SWA" not in told
     assert "MODEL.FILTERS" not in told, "the terminal shows what differs"
     listed = (folder / "out/import-pytc.txt").read_text()
     assert "MODEL.FILTERS = [4, 6, 8]: model.filters" in listed
@@ -243,6 +253,13 @@ def test_a_foreground_target_is_semantic(folder):
         (["MODEL.TARGET_OPT", "['2-1-1-1-v2']"], "v2"),
         (["MODEL.LOSS_OPTION", "[['WeightedMSE', 'JaccardLoss']]"], "LOSS_OPTION"),
         (["MODEL.LOSS_WEIGHT", "[[1.0]]"], "LOSS_WEIGHT"),
+        (["MODEL.LOSS_WEIGHT", "[['one', 0.5]]"], "LOSS_WEIGHT.*a number"),
+        (["MODEL.LOSS_WEIGHT", "[[-1, 0.5]]"], "LOSS_WEIGHT.*at least 0"),
+        (["AUGMENTOR.ENABLED", "maybe"], "AUGMENTOR.ENABLED is maybe; allowed: True or False"),
+        (["SOLVER.SWA.ENABLED", "1"], "SWA.ENABLED is 1; allowed: True or False"),
+        (["DATASET.REJECT_SAMPLING.P", "1.5"], r"REJECT_SAMPLING\.P is 1\.5; allowed: a number from 0 to 1"),
+        (["SOLVER.BASE_LR", "0", "SOLVER.NAME", "Adam"], r"SOLVER\.BASE_LR is 0"),
+        (["DATASET.IMAGE_NAME", "5"], "nothing was written: training.json: training.file"),
         (["MODEL.LABEL_EROSION", "-1"], "LABEL_EROSION"),
         (["SOLVER.ITERATION_TOTAL", "many"], "ITERATION_TOTAL"),
         (["SOLVER.ITERATION_TOTAL", "1.5"], "ITERATION_TOTAL"),

@@ -26,7 +26,7 @@ from incasem.sharing.model import find_model
 from incasem.sharing.weights import run_weights
 from incasem.tasks.grey_values import normalise
 from incasem.volumes import create_volume
-from tests.sharing.conftest import MODEL, make_checkpoint
+from tests.sharing.conftest import MODEL, RESIDUAL, make_checkpoint
 
 
 def export(*words):
@@ -223,6 +223,7 @@ def test_a_missing_package_is_named_before_anything_is_written(tmp_path, checkpo
         (["-o", "out", "--checkpoint", "{c}", "--license", "my own"], "--license"),
         (["-o", "out", "--checkpoint", "{c}", "--classes", "a", "b"], "--classes"),
         (["-o", "out", "--checkpoint", "{c}", "--format", "onnx", "--weights", "onnx"], "--weights"),
+        (["-o", "out", "--checkpoint", "{c}", "--output_size_voxels", "8", "8", "8"], "model.norm=group"),
         (["-o", "no/such/folder", "--checkpoint", "{c}"], "no/such"),
         (["-o", "out", "--checkpoint", "{c}", "--sample", "nowhere.zarr/raw"], "nowhere.zarr"),
     ],
@@ -234,36 +235,14 @@ def test_mistakes_are_named(tmp_path, checkpoint, capsys, monkeypatch, words, pa
     assert not Path("out").exists()
 
 
-def test_a_network_without_classes_is_refused(tmp_path):
-    described = {"model": MODEL, "data": {"voxel_size": [4, 4, 4]}, "task": "affinities"}
-    make_checkpoint(tmp_path / "model_checkpoint_1", sidecar=described)
-    choice = ModelChoice(None, tmp_path / "model_checkpoint_1", tmp_path)
-    with pytest.raises(CheckpointError, match=r"was trained for is affinities; allowed: semantic"):
-        find_model(choice, About())
-
-
-RESIDUAL = {
-    "type": "ResidualUnet", "filters": [2, 4], "downsample_factors": [[1, 2, 2]],
-    "kernel_sizes": [[1, 3, 3], [3, 3, 3]], "norm": "channel",
-}  # fmt: skip
-
-
 def test_a_residual_network_as_torchscript(tmp_path):
-    make_checkpoint(tmp_path / "residual", model=RESIDUAL)
+    make_checkpoint(tmp_path / "residual", model=RESIDUAL | {"norm": "channel"})
     out = tmp_path / "shared"
     assert export("--checkpoint", tmp_path / "residual", "-o", out, "--format", "torchscript") == 0
     script = run_weights(out / "model.pt", "torchscript")
-    network = build_network(RESIDUAL)
+    network = build_network(RESIDUAL | {"norm": "channel"})
     load_into(network, load_checkpoint(tmp_path / "residual"))
     raw = torch.rand(1, 1, *network.input_shape_for((5, 12, 9))) * 2 - 1
     with torch.no_grad():
         expected = network(raw).numpy()
     np.testing.assert_allclose(script(raw.numpy()), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_a_residual_network_is_no_onnx(tmp_path, capsys):
-    make_checkpoint(tmp_path / "residual", model=RESIDUAL)
-    out = tmp_path / "shared"
-    assert export("--checkpoint", tmp_path / "residual", "-o", out, "--format", "onnx") != 0
-    assert "model.type is ResidualUnet" in capsys.readouterr().err
-    assert not out.exists()

@@ -122,6 +122,32 @@ def test_negative_ids_are_refused(tmp_path):
         truth.labels(Roi((0, 0, 0), SHAPE))
 
 
+def test_truth_keeps_the_ids_to_be_shown(tmp_path):
+    labels, roi = objects(), Roi((3, 4, 5), (5, 6, 7))
+    entry = entry_of(tmp_path, labels)
+    for sigma in (None, (1.0, 1.0, 1.0)):
+        task = Affinities(LONG, border_erosion=1, descriptor_sigma=sigma)
+        truth = task.truth(GroundTruth(entry, labels="instances"), roi)
+        np.testing.assert_array_equal(truth.ids_ZYX, labels[roi.to_slices()])
+    ignoring = Affinities(LONG, ignored_ids=(LARGE,)).truth(GroundTruth(entry, labels="instances"), roi)
+    inside = labels[roi.to_slices()]
+    np.testing.assert_array_equal(ignoring.ids_ZYX, np.where(inside == LARGE, 0, inside))
+    assert (inside == LARGE).any()
+
+
+def test_nearest_affinities_are_in_the_order_of_the_axes():
+    offsets = ((0, -3, 0), (0, 0, -1), (0, 1, 0), (0, -1, 0))
+    stored = np.arange(8, dtype=np.uint8).reshape(4, 2, 1, 1)
+    found = Affinities(offsets).nearest_affinities(stored)
+    np.testing.assert_array_equal(found[1], stored[3], "the voxel before, where there are both")
+    np.testing.assert_array_equal(found[2], stored[1])
+    assert (found[0] == 255).all(), "of z nothing is known: as if nothing was cut"
+    assert (Affinities(offsets).nearest_affinities(stored / 255)[0] == 1).all()
+    after = Affinities(((0, 0, 1),)).nearest_affinities(stored[:1])
+    np.testing.assert_array_equal(after[2], stored[0])
+    assert Semantic(2).nearest_affinities(stored) is None
+
+
 def batch(task, size=3, seed=0):
     targets = [task.target(objects(seed=seed + n), np.ones(SHAPE, np.uint8)) for n in range(size)]
     values = torch.from_numpy(np.stack([target.values for target in targets]))

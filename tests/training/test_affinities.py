@@ -95,7 +95,7 @@ def test_every_geometry_carries_ids_exactly_and_edges_are_those_of_the_deformed_
 def test_a_training_learns_boundaries_and_scores_them(neurons):
     run_id, lines = run(
         neurons, *AFFINITIES, *UNCHANGED, "training.iterations=60", "validation.validate_every=60",
-        "training.save_every=60", "training.snapshot.every=60",
+        "training.save_every=60", "training.snapshot.every=60", "validation.snapshot.every=1",
     )  # fmt: skip
     folder = neurons / "runs"
     assert any("class 1 is the boundary" in line for line in lines)
@@ -109,8 +109,38 @@ def test_a_training_learns_boundaries_and_scores_them(neurons):
     (snapshot,) = (folder / "snapshots").rglob("training/60.zarr")
     assert open_volume(snapshot / "predictions").shape == (4, 10, 10, 10)
     assert open_volume(snapshot / "labels").dtype == np.uint8
+    (validated,) = (folder / "snapshots").rglob("validation/validate/60.zarr")
+    assert_validation_is_kept(validated, neurons)
     (report,) = folder.rglob("report.html")
-    assert "boundary" in report.read_text() or report.stat().st_size > 10_000
+    for wanted in (
+        "class 1 is the boundary",
+        "objects of the labels",
+        "affinities z, y, x as red, green, blue",
+    ):
+        assert wanted in report.read_text()
+    images = {name for events in folder.rglob("events.out.tfevents*") for name in image_names(events)}
+    assert {"objects", "affinities", "labels_affinities", "predictions_affinities", "raw"} <= images
+
+
+def assert_validation_is_kept(snapshot, project):
+    """Ids as they are in the labels, and affinities whose smallest is the boundary that was scored."""
+    ids, affinities, boundary = (
+        open_volume(snapshot / name) for name in ("ids", "affinities", "predictions")
+    )
+    roi = ids.roi_voxels
+    labels = open_volume(project / "boxes.zarr/volumes/labels/ids")
+    np.testing.assert_array_equal(ids.read_voxels(roi), labels.read_voxels(roi))
+    assert affinities.attributes["offsets"] == [list(offset) for offset in OFFSETS]
+    nearest = affinities.read_voxels(roi)[:3].min(axis=0)
+    np.testing.assert_array_equal(boundary.read_voxels(roi), nearest < 128)
+
+
+def image_names(events):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(events), size_guidance={"images": 0})
+    accumulator.Reload()
+    return accumulator.Tags()["images"]
 
 
 def test_a_wrong_number_of_channels_and_several_label_datasets_are_refused(neurons):

@@ -51,6 +51,10 @@ def test_nothing_stated_is_said(array_with, caplog):
     assert not volume.has_stated_place
     assert "states no voxel size" in caplog.text
     assert volume.with_place(voxel_size=(5, 5, 5)).has_stated_place
+    caplog.clear()
+    assert open_volume(volume.path, voxel_size=(5, 5, 5)).has_stated_place
+    assert not open_volume(volume.path, quiet=True).has_stated_place
+    assert caplog.text == "", "the caller knows it"
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def _volume(folder: str, file: str, missing: list[str]) -> str:
 
 def _stated(path: str) -> tuple[float, float, float] | None:
     try:
-        volume = open_volume(path)
+        volume = open_volume(path, quiet=True)
     except DataError:
         return None
     return volume.voxel_size if volume.has_stated_place else None

@@ -249,11 +249,15 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory() as place:
         for name, text in texts.items():
             Path(place, name).write_text(text)
-        load_training_config(Path(place, TRAINING))
-        load_prediction_config(Path(place, PREDICTION))
-        for name in texts:
-            if name.endswith(".json"):
-                load_data_config(Path(place, name), folder)
+        try:
+            load_training_config(Path(place, TRAINING))
+            load_prediction_config(Path(place, PREDICTION))
+            for name in texts:
+                if name.endswith(".json"):
+                    load_data_config(Path(place, name), folder)
+        except ConfigError as error:
+            said = str(error).replace(f"{place}/", "")
+            raise ConfigError(f"what these settings become cannot be, nothing was written: {said}") from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

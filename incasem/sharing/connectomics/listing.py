@@ -41,6 +41,8 @@ class Listing:
                 self.lost[key] = f"not a key of version 1.{self.settings.unknown[key]}"
             elif key not in self.taken and key not in self.lost:
                 why = "it has no effect here" if key in DEFAULTS else reason(key, value)
+                if value is False and key.endswith(".ENABLED"):
+                    why = None
                 if why is None:
                     self.taken[key] = "so here anyhow"
                 else:

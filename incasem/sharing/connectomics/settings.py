@@ -44,7 +44,7 @@ def read_settings(
 
     Raises:
         ConfigError: a file that cannot be read, a key without a value, unknown keys, a group where a value
-            belongs.
+            belongs, a switch that is neither true nor false.
     """
     given: dict[str, Any] = {}
     for path in (base, file):
@@ -58,6 +58,9 @@ def read_settings(
             f"PyTorch Connectomics v1 has no such keys: {listed} Correct them, or leave them out "
             "with --ignore_unknown."
         )
+    for key, value in given.items():
+        if isinstance(DEFAULTS.get(key), bool) and not isinstance(value, bool):
+            raise ConfigError(explain(key, value, "True or False", "Correct it"))
     return Settings(given, unknown)
 
 
@@ -76,7 +79,7 @@ def _pairs(words: Sequence[str]) -> dict[str, Any]:
     if len(words) % 2:
         raise ConfigError(
             explain(
-                "the options",
+                "the list of options",
                 " ".join(words),
                 "KEY VALUE KEY VALUE …",
                 f"{words[-1]!r} has no value, or no key",

@@ -14,6 +14,8 @@ _TARGETS = {
 _NORMS = {"gn": "group", "none": "none", "bn": "channel", "sync_bn": "channel", "in": "channel"}
 _ACTIVATIONS = {"elu": "elu", "relu": "relu"}
 _ARCHITECTURES = ("unet_3d", "unet_residual_3d")
+_BALANCE = {"clipmin": 0.05, "clipmax": 0.95}
+"""Of the weight option "1" there: what is rarer weighs at most 19 times as much."""
 
 
 def map_task(listing: Listing) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def map_task(listing: Listing) -> dict[str, Any]:
         return {
             "task": {"type": "semantic"},
             "data": {"num_classes": 2},
-            "loss": {"weight": [1.0, 1.0], **loss},
+            "loss": {"weight": [1.0, 1.0], **loss, "balance_labels": dict(_BALANCE)},
         }
     if any(_map_loss(listing, k) != loss for k in chosen):
         listing.lose("MODEL.LOSS_OPTION of the further targets", "all offsets have the loss of the first")
@@ -61,7 +63,7 @@ def map_task(listing: Listing) -> dict[str, Any]:
     return {
         "task": {"type": "affinities", "offsets": unique, "border_erosion": steps},
         "data": {},
-        "loss": loss,
+        "loss": {**loss, "balance_labels": dict(_BALANCE)},
     }
 
 
@@ -105,8 +107,12 @@ def _map_loss(listing: Listing, target: int) -> dict[str, float]:
         )  # fmt: skip
     loss = {"cross_entropy_weight": 0.0, "bce_weight": 0.0, "dice_weight": 0.0}
     for name, weight, balance in zip(names, weights, balances, strict=True):
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ConfigError(
+                explain("MODEL.LOSS_WEIGHT", weights, "a number of at least 0 for each loss", "Correct it")
+            )
         key = _loss_key(str(name), str(balance))
-        if key is None or isinstance(weight, bool) or not isinstance(weight, int | float):
+        if key is None:
             listing.lose(f"MODEL.LOSS_OPTION {name}", "losses are binary cross-entropy and Dice")
             continue
         loss[key] += float(weight)

@@ -11,16 +11,18 @@ _ADAM_LR = 1e-4
 
 
 def number(listing: Listing, key: str, *, whole: bool = False, least: float = 0) -> Any:
-    """Return a number of the settings.
+    """Return a number of the settings; probabilities and shares are at most 1.
 
     Raises:
-        ConfigError: it is none, or too small.
+        ConfigError: it is none, too small, or too large.
     """
     value = listing.settings[key]
+    most = 1.0 if key.endswith((".P", "_RATIO")) else math.inf
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or value < least or (whole and value != math.floor(value)):
+    if not good or not least <= value <= most or (whole and value != math.floor(value)):
         kind = "a whole number" if whole else "a number"
-        raise ConfigError(explain(key, value, f"{kind} of at least {least:g}", "Correct it"))
+        range_ = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+        raise ConfigError(explain(key, value, f"{kind} {range_}", "Correct it"))
     return int(value) if whole else float(value)
 
 
@@ -49,7 +51,7 @@ def map_training(listing: Listing) -> dict[str, Any]:
 
 
 def _optimizer(listing: Listing) -> dict[str, Any]:
-    name, rate = str(listing.settings["SOLVER.NAME"]), number(listing, "SOLVER.BASE_LR")
+    name, rate = str(listing.settings["SOLVER.NAME"]), number(listing, "SOLVER.BASE_LR", least=1e-12)
     made: dict[str, Any] = {"type": "adam", "lr": rate}
     if name == "Adam":
         listing.take("training.optimizer.type = adam", "SOLVER.NAME")
