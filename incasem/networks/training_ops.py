@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from incasem.networks.onednn import can_fuse, convolution, in_sections, sections_of, volume_of
+from incasem.networks.onednn import can_fuse, convolution, convolution_gradients
 from incasem.networks.rewrites import paired_convolution, paired_weights
 
 _NO_PADDING, _ONES = [0, 0, 0], [1, 1, 1]
@@ -90,16 +90,9 @@ class _ConvolutionReLU(torch.autograd.Function):
         maps, weight, result = ctx.saved_tensors
         gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
         wanted = [ctx.needs_input_grad[0], True, True]
-        flat, like = in_sections(maps, weight), maps
-        if flat:
-            gradient, maps, weight = sections_of(gradient), sections_of(maps), weight.squeeze(2)
-        ones, none = _ONES[flat:], _NO_PADDING[flat:]
-        of_maps, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            gradient, maps, weight, [weight.shape[0]], ones, none, ones, False, none, 1, wanted
-        )
-        if flat:
-            of_maps = None if of_maps is None else volume_of(of_maps, like)
-            of_weight = of_weight.unsqueeze(2)
+        of_maps, of_weight, of_bias = convolution_gradients(gradient, maps, weight, wanted)
+        assert of_weight is not None
+        assert of_bias is not None
         return of_maps, of_weight.to(ctx.dtypes[0]), of_bias.to(ctx.dtypes[1])
 
 

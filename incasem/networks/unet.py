@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from incasem.errors import ConfigError, explain
 from incasem.geometry import Coordinate
+from incasem.networks.onednn import convolve
 from incasem.networks.training_ops import (
     convolution_relu,
     crop_and_join,
@@ -114,7 +115,7 @@ class _ConvPass(nn.Module):
             if isinstance(following, nn.ReLU):
                 maps = convolution_relu(maps, cast(nn.Conv3d, layer))
             elif not isinstance(layer, nn.ReLU):
-                maps = layer(maps)
+                maps = convolve(maps, cast(nn.Conv3d, layer))
         return maps
 
 

@@ -371,10 +371,11 @@ def test_in_plain_operators_it_can_be_traced_for_every_size(norm):
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no bfloat16 on this processor")
 @pytest.mark.parametrize("activation", ["relu", "elu"])
-def test_wide_sections_in_bfloat16_do_not_end_in_a_crash(activation):
-    flat = {"kernel_sizes": [[1, 3, 3]] * 2, "downsample_factors": [[1, 2, 2]], "io_kernel_size": [1, 5, 5]}
+@pytest.mark.parametrize(("depth", "lowest"), [(1, [1, 3, 3]), (3, [3, 3, 3])], ids=["alone", "few"])
+def test_wide_sections_in_bfloat16_do_not_end_in_a_crash(activation, depth, lowest):
+    flat = {"kernel_sizes": [lowest, lowest], "downsample_factors": [[1, 2, 2]], "io_kernel_size": [1, 5, 5]}
     network = small(filters=[12, 16], activation=activation, **flat).to(memory_format=torch.channels_last_3d)
-    raw = torch.rand(2, 1, *network.input_shape_for((3, 200, 200))) * 2 - 1
+    raw = torch.rand(2, 1, *network.input_shape_for((4 - depth, 200, 200))) * 2 - 1
     raw = raw.contiguous(memory_format=torch.channels_last_3d)
     results = []
     for enabled in (True, False):
