@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from incasem.compiled import compiled
 
-__all__ = ["AFTER", "BEFORE", "CORE", "DIRECTIONS", "BlockBasins", "block_basins"]
+__all__ = ["AFTER", "BEFORE", "CORE", "DIRECTIONS", "BlockBasins", "block_basins", "clip_edges"]
 
 BEFORE, AFTER = 1, 2
 """Voxels of edges that a block needs before and after itself, along each axis."""
@@ -87,6 +87,18 @@ def block_basins(edges: NDArray[np.uint8]) -> BlockBasins:
     _renumber(labels.reshape(-1), numbers)
     linked = np.flatnonzero((to > 0) & leaving)
     return BlockBasins(labels, codes, first, numbers[linked + 1], at[linked], numbers[to[linked]])
+
+
+@compiled
+def clip_edges(edges: NDArray[np.uint8], low: int, high: int) -> None:
+    """Set edges at or below ``low`` to 0, and those above ``high`` to it; in place, (c, z, y, x)."""
+    least, most, none = np.uint8(low), np.uint8(high), np.uint8(0)
+    for c in range(edges.shape[0]):
+        for z in range(edges.shape[1]):
+            for y in range(edges.shape[2]):
+                row = edges[c, z, y]
+                for x in range(row.size):
+                    row[x] = min(row[x], most) if row[x] > least else none
 
 
 def _strongest(edges: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from incasem.blockwise import Block, StagedFunction
 from incasem.geometry import Coordinate, Roi
-from incasem.segmentation._basins import AFTER, BEFORE, block_basins
+from incasem.segmentation._basins import AFTER, BEFORE, block_basins, clip_edges
 from incasem.segmentation._joining import Matcher, flat_in_region, match_basins, match_overlaps
 from incasem.segmentation._mutex import mutex_labels
 from incasem.segmentation._piece_graph import count_pieces
@@ -19,7 +19,7 @@ from incasem.segmentation._seeded import seeded_labels
 from incasem.segmentation._tables import Table, save
 from incasem.segmentation.affinity_map import AffinityMap
 from incasem.segmentation.edges import EdgeSettings
-from incasem.segmentation.fragment_settings import FragmentSettings
+from incasem.segmentation.fragment_settings import STEPS, FragmentSettings
 from incasem.volumes import Volume
 
 __all__ = ["LabelBlocks", "labelling", "matcher_of"]
@@ -78,8 +78,7 @@ class _Watershed(LabelBlocks):
         edges, inside = given
         own = edges[:, BEFORE:-AFTER, BEFORE:-AFTER, BEFORE:-AFTER]
         counted = None if self.graph is None else own.copy()
-        clear_edges(edges, inside, self.settings.low_step)
-        np.minimum(edges, np.uint8(self.settings.high_step), out=edges)
+        clear_edges(edges, inside, self.settings.low_step, self.settings.high_step)
         basins = block_basins(edges)
         at = flat_in_region(block, basins.link_at // 6) * 6 + basins.link_at % 6
         table: Table = {
@@ -98,16 +97,18 @@ class _Watershed(LabelBlocks):
         return labels, table
 
 
-def clear_edges(edges: NDArray[np.uint8], inside: NDArray[np.bool_] | None, low_step: int) -> None:
+def clear_edges(
+    edges: NDArray[np.uint8], inside: NDArray[np.bool_] | None, low_step: int, high_step: int = STEPS
+) -> None:
     """Set edges to 0, in place, that are at or below ``low_step`` or have an end outside the mask.
 
     Args:
         edges: to the voxel before in z, y, x; shape (3, z, y, x).
         inside: the mask, one voxel larger: at the beginning of each axis.
         low_step: of 255.
+        high_step: larger ones are set to this.
     """
-    if low_step:
-        edges *= edges > low_step
+    clip_edges(edges, low_step, high_step)
     if inside is not None:
         here = inside[1:, 1:, 1:]
         for axis, channel in enumerate(edges):

@@ -1,10 +1,11 @@
-"""The rows of a table as bytes: its columns one after the other, little-endian, nothing else.
+"""The rows of a table as bytes: column by column, little-endian, a value in as few bytes as the column needs.
 
-Edges: u, v (uint64), contact, count (uint32), total (uint64), highest (uint8), number of bins (uint16), and
-then for all bins the affinity (uint8) and how often (uint32). Fragments: id, voxels (uint64). In front: rows,
-bins (uint64).
+In front: rows and bins (uint64), and the bytes of a value of each column (uint8). Edges: u, v, contact,
+count, total, highest, number of bins, and then for all bins the affinity and how often. Fragments: id,
+voxels.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,28 +16,17 @@ from incasem.segmentation.region_graph import EdgeTable, FragmentTable
 
 __all__ = ["pack_edges", "pack_fragments", "unpack_edges", "unpack_fragments"]
 
-# A block has fewer than 2^32 edges.
-_EDGE_COLUMNS = {
-    "u": "<u8",
-    "v": "<u8",
-    "contact": "<u4",
-    "count": "<u4",
-    "total": "<u8",
-    "highest": "<u1",
-    "bin_number": "<u2",
-}
-_BIN_COLUMNS = {"bins": "<u1", "bin_counts": "<u4"}
-_FRAGMENT_COLUMNS = {"ids": "<u8", "voxels": "<u8"}
+_HEAD_BYTES = 16
+_WIDTHS = (1, 2, 4, 8)  # bytes
+_EDGE_COLUMNS = ("u", "v", "contact", "count", "total", "highest")
 
 
 def pack_edges(table: EdgeTable) -> bytes:
     """Return the rows of a block's table as bytes."""
-    values = {name: getattr(table, name) for name in ("u", "v", "contact", "count", "total", "highest")}
-    values["bin_number"] = np.diff(table.first_bin)
-    head = np.array([len(table), table.bins.size], "<u8")
-    columns = [values[name].astype(dtype) for name, dtype in _EDGE_COLUMNS.items()]
-    columns += [getattr(table, name).astype(dtype) for name, dtype in _BIN_COLUMNS.items()]
-    return b"".join(column.tobytes() for column in (head, *columns))
+    columns = [getattr(table, name) for name in _EDGE_COLUMNS]
+    return _pack(
+        len(table), table.bins.size, [*columns, np.diff(table.first_bin), table.bins, table.bin_counts]
+    )
 
 
 def unpack_edges(data: bytes, path: str) -> EdgeTable:
@@ -46,52 +36,66 @@ def unpack_edges(data: bytes, path: str) -> EdgeTable:
         DataError: the bytes are not as long as they say.
     """
     rows, bins = _head(data, path)
-    names = [(name, dtype, rows) for name, dtype in _EDGE_COLUMNS.items()]
-    columns = _columns(data, names + [(name, dtype, bins) for name, dtype in _BIN_COLUMNS.items()], path)
+    sizes = [rows] * (len(_EDGE_COLUMNS) + 1) + [bins] * 2
+    u, v, contact, count, total, highest, bin_number, affinities, bin_counts = _columns(data, sizes, path)
     first_bin = np.zeros(rows + 1, np.int64)
-    np.cumsum(columns["bin_number"], out=first_bin[1:])
+    np.cumsum(bin_number, out=first_bin[1:])
     if first_bin[-1] != bins:
         raise _damaged(path)
     return EdgeTable(
-        u=columns["u"].astype(np.uint64),
-        v=columns["v"].astype(np.uint64),
-        contact=columns["contact"].astype(np.int64),
-        count=columns["count"].astype(np.int64),
-        total=columns["total"].astype(np.int64),
-        highest=columns["highest"].astype(np.uint8),
+        u=u.astype(np.uint64),
+        v=v.astype(np.uint64),
+        contact=contact.astype(np.int64),
+        count=count.astype(np.int64),
+        total=total.astype(np.int64),
+        highest=highest.astype(np.uint8),
         first_bin=first_bin,
-        bins=columns["bins"].astype(np.uint8),
-        bin_counts=columns["bin_counts"].astype(np.int64),
+        bins=affinities.astype(np.uint8),
+        bin_counts=bin_counts.astype(np.int64),
     )
 
 
 def pack_fragments(table: FragmentTable) -> bytes:
     """Return the rows of a table of fragments as bytes."""
-    columns = (np.array([len(table), 0]), table.ids, table.voxels)
-    return b"".join(column.astype("<u8").tobytes() for column in columns)
+    return _pack(len(table), 0, [table.ids, table.voxels])
 
 
 def unpack_fragments(data: bytes, path: str) -> FragmentTable:
     """Return the rows that `pack_fragments` packed; see `unpack_edges`."""
     rows, _ = _head(data, path)
-    columns = _columns(data, [(name, dtype, rows) for name, dtype in _FRAGMENT_COLUMNS.items()], path)
-    return FragmentTable(columns["ids"].astype(np.uint64), columns["voxels"].astype(np.int64))
+    ids, voxels = _columns(data, [rows, rows], path)
+    return FragmentTable(ids.astype(np.uint64), voxels.astype(np.int64))
+
+
+def _pack(rows: int, bins: int, columns: Sequence[NDArray[Any]]) -> bytes:
+    narrow = [column.astype(f"<u{_width_of(column)}") for column in columns]
+    widths = bytes(column.itemsize for column in narrow)
+    head = np.array([rows, bins], "<u8").tobytes()
+    return b"".join([head, widths, *(column.tobytes() for column in narrow)])
+
+
+def _width_of(column: NDArray[Any]) -> int:
+    largest = int(column.max(initial=0))
+    return next(width for width in _WIDTHS if largest >> 8 * width == 0)
 
 
 def _head(data: bytes, path: str) -> tuple[int, int]:
-    if len(data) < 16:
+    if len(data) < _HEAD_BYTES:
         raise _damaged(path)
     rows, bins = np.frombuffer(data, "<u8", 2)
     return int(rows), int(bins)
 
 
-def _columns(data: bytes, columns: list[tuple[str, str, int]], path: str) -> dict[str, NDArray[Any]]:
-    if len(data) != 16 + sum(np.dtype(dtype).itemsize * size for _, dtype, size in columns):
+def _columns(data: bytes, sizes: Sequence[int], path: str) -> list[NDArray[Any]]:
+    place = _HEAD_BYTES + len(sizes)
+    widths = data[_HEAD_BYTES:place]
+    whole = len(data) == place + sum(w * size for w, size in zip(widths, sizes, strict=False))
+    if len(widths) < len(sizes) or not whole or not set(widths) <= set(_WIDTHS):
         raise _damaged(path)
-    found, place = {}, 16
-    for name, dtype, size in columns:
-        found[name] = np.frombuffer(data, dtype, size, place)
-        place += found[name].nbytes
+    found = []
+    for width, size in zip(widths, sizes, strict=True):
+        found.append(np.frombuffer(data, f"<u{width}", size, place))
+        place += width * size
     return found
 
 

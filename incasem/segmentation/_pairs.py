@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from incasem.compiled import compiled
-from incasem.segmentation.region_graph import BINS, EdgeTable, FragmentTable
+from incasem.segmentation.region_graph import BINS, EdgeTable, FragmentTable, pair_order
 
 __all__ = ["EdgeCounter", "count_fragments", "count_labels"]
 
@@ -88,7 +88,7 @@ class EdgeCounter:
     def table(self) -> EdgeTable:
         """Return what was counted, ordered by (u, v)."""
         used, columns = self._pairs.used, self._pairs.columns()
-        order = np.lexsort((columns[_V], columns[_U]))
+        order = pair_order(columns[_U], columns[_V])
         first_bin = np.zeros(used + 1, np.int64)
         bins, bin_counts = np.zeros(0, np.uint8), np.zeros(0, np.int64)
         if self._keys:

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BINS", "EdgeTable", "FragmentTable", "renamed_edges", "summed_edges", "summed_fragments"]
+__all__ = [
+    "BINS",
+    "EdgeTable",
+    "FragmentTable",
+    "pair_order",
+    "renamed_edges",
+    "summed_edges",
+    "summed_fragments",
+]
 
 BINS = 256
 """Bins of a histogram of affinities: one for each step of a stored affinity."""
@@ -105,7 +113,7 @@ def summed_edges(tables: Iterable[EdgeTable]) -> EdgeTable:
         parts = [_empty()]
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
     rows = columns["u"].size
-    order = np.lexsort((columns["v"], columns["u"]))
+    order = pair_order(columns["u"], columns["v"])
     u, v = columns["u"][order], columns["v"][order]
     begins = _group_begins((u[1:] != u[:-1]) | (v[1:] != v[:-1]), rows)
     group = np.zeros(rows, np.int64)
@@ -123,6 +131,13 @@ def summed_edges(tables: Iterable[EdgeTable]) -> EdgeTable:
         bins=bins,
         bin_counts=bin_counts,
     )
+
+
+def pair_order(u: Ids, v: Ids) -> NDArray[np.int64]:
+    """Return the order of pairs by (u, v)."""
+    if u.size == 0 or max(int(u.max()), int(v.max())) >> 32:
+        return np.lexsort((v, u))
+    return np.argsort(u << np.uint64(32) | v)  # several times as fast
 
 
 def renamed_edges(table: EdgeTable, names: Ids) -> EdgeTable:
