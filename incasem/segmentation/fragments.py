@@ -20,9 +20,9 @@ merge, in bits; neurites of `AffinityPhantom` 14 voxels apart, 96³, blocks of 4
 - ``seeded``, per section: 0.0005 + 0.0005 and 0;
 - ``mutex``: 0.02 + 0.02 with either; 0.06 + 0.06 with biases of 0.2 and 0.7, where fragments are small.
 
-Cost of the watershed, 255 steps in and ids out: about 70 ns of CPU a voxel, 25 of them for the watershed
-itself.
-Memory: a few blocks a worker (0.6 GB for 256³), and tables of the pieces, see `_joining`.
+Cost of the watershed with its region graph, 255 steps in and ids out: about 65 ns of CPU a voxel, 25 of them
+for the watershed itself.
+Memory: a few blocks a worker (0.75 GB for 256³), and tables of the pieces, see `_joining`.
 """
 
 import logging

@@ -24,7 +24,8 @@ SMALL = {
     "neurons": "--size 128 --workers 1",
     "prediction": "--size 204 --num_fmaps 2 --turns 1",
 }
-SLOW = {"feed", "neurons", "prediction"}
+# blocks: what it measures is a difference of two times, which a busy machine may turn around.
+SLOW = {"blocks", "feed", "neurons", "prediction"}
 # Rows that stand for themselves; every other one has a baseline.
 ALONE = re.compile(
     r"… (wall time|memory of all|fragments|pairs|VOI|\w+, wall time)|.*largest difference of a probability"
