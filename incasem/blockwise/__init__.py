@@ -23,7 +23,7 @@ from incasem.blockwise.job import (
     format_seconds,
 )
 from incasem.blockwise.slots import worker_slot
-from incasem.blockwise.stage import Output, is_finished, mark_finished, run_stage
+from incasem.blockwise.stage import Output, is_finished, mark_finished, run_stage, run_together
 from incasem.blockwise.state import finish
 from incasem.blockwise.timing import DONE, FAILED, RESUMED, SKIPPED, STAGES, BlockRecord
 
@@ -54,6 +54,7 @@ __all__ = [
     "run_in_process",
     "run_job",
     "run_stage",
+    "run_together",
     "without_holes",
     "without_small_objects",
     "worker_slot",

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,11 +62,11 @@ def run_job(job: Job, *, num_workers: int, progress: bool = True) -> JobReport:
         KeyboardInterrupt: Ctrl-C; the workers are stopped, and the next run continues.
     """
     with work_lock(job) as lock:
-        return run_locked(job, lock, num_workers=num_workers, progress=progress)
+        return run_locked(job, [lock], num_workers=num_workers, progress=progress)
 
 
-def run_locked(job: Job, lock: int, *, num_workers: int, progress: bool) -> JobReport:
-    """Do the work of `run_job`; the caller holds the lock, whose descriptor this is."""
+def run_locked(job: Job, locks: Sequence[int], *, num_workers: int, progress: bool) -> JobReport:
+    """Do the work of `run_job`; the caller holds the locks whose descriptors these are."""
     if num_workers < 1:
         raise ConfigError(explain("the number of workers", num_workers, "1 or more", "Correct it"))
     began = time.monotonic()
@@ -75,7 +75,7 @@ def run_locked(job: Job, lock: int, *, num_workers: int, progress: bool) -> JobR
     skip = np.zeros(job.grid.shape, bool) if job.skip is None else np.asarray(job.skip, bool)
     wanted = ~skip & ~before
     if wanted.any():
-        end = _run_scheduler(job, lock, wanted, int(before.sum()), num_workers, progress)
+        end = _run_scheduler(job, locks, wanted, int(before.sum()), num_workers, progress)
         missing = wanted & ~done_blocks(job)
         if missing.any():
             error = failed_blocks_error(job, missing, end)
@@ -124,7 +124,7 @@ def run_in_process(job: Job) -> JobReport:
 
 
 def _run_scheduler(
-    job: Job, lock: int, wanted: np.ndarray, resumed: int, num_workers: int, progress: bool
+    job: Job, locks: Sequence[int], wanted: np.ndarray, resumed: int, num_workers: int, progress: bool
 ) -> Mapping[str, Any]:
     """Run the scheduler process to its end; return its last message."""
     todo = int(wanted.sum())
@@ -148,7 +148,7 @@ def _run_scheduler(
     mean_voxels = voxels_of(job.grid, wanted) / todo
     with (
         ProgressLine(job.name, todo + resumed, resumed, mean_voxels, show=progress) as line,
-        _scheduler_process(order, lock, _environment(job, workers)) as process,
+        _scheduler_process(order, locks, _environment(job, workers)) as process,
     ):
         try:
             return _follow(process, order, line, resumed, notices)
@@ -158,7 +158,7 @@ def _run_scheduler(
 
 @contextmanager
 def _scheduler_process(
-    order: Order, lock: int, environment: dict[str, str]
+    order: Order, locks: Sequence[int], environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
     with order.logs.joinpath("scheduler.log").open("ab") as log:
         process = subprocess.Popen(
@@ -167,7 +167,7 @@ def _scheduler_process(
             stdout=subprocess.PIPE,
             stderr=log,
             env=environment,
-            pass_fds=(lock,),
+            pass_fds=locks,
             start_new_session=True,
         )
     try:

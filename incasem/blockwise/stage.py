@@ -2,17 +2,24 @@
 
 The finished-mark lies in the output's own attributes (key ``incasem``: job, identity, region), because the
 job's folder of marks and logs is removed in the end.
+
+Where one pass fills several outputs (`run_together`), each of them is still the result of a job of its own,
+with its own mark: whatever asks for one of them later need not know with which others it was made.
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from incasem.blockwise.engine import run_locked
-from incasem.blockwise.job import Job, JobReport, identity_as_json, region_as_json
-from incasem.blockwise.state import finish, refuse_other_identity, work_lock
+from incasem.blockwise.job import BlockFunction, Job, JobReport, identity_as_json, region_as_json
+from incasem.blockwise.state import claim, finish, refuse_other_identity, work_lock
 
-__all__ = ["Output", "is_finished", "mark_finished", "run_stage"]
+__all__ = ["Output", "is_finished", "mark_finished", "run_stage", "run_together"]
 
 
 class Output(Protocol):
@@ -25,6 +32,14 @@ class Output(Protocol):
 
     def set_attributes(self, **attributes: Any) -> None:
         """Merge into the stored attributes, durably and atomically."""
+        ...
+
+
+class RecognisableOutput(Output, Protocol):
+    """An output that can be told from another one that was put in its place."""
+
+    def fingerprint(self) -> Mapping[str, object]:
+        """Return what tells them apart; JSON-able."""
         ...
 
 
@@ -59,9 +74,48 @@ def run_stage(job: Job, output: Output, num_workers: int, progress: bool = True)
         finish(job)  # a run that was killed between its mark and its cleaning leaves this to us
         return JobReport(job.name, 0, 0, len(job.grid), 0.0, 0, None)
     with work_lock(job) as lock:
-        report = run_locked(job, lock, num_workers=num_workers, progress=progress)
+        report = run_locked(job, [lock], num_workers=num_workers, progress=progress)
         mark_finished(job, output)
         finish(job)
+    return report
+
+
+def run_together(
+    name: str,
+    parts: Sequence[tuple[Job, RecognisableOutput]],
+    start_worker: Callable[[], BlockFunction],
+    num_workers: int,
+    progress: bool = True,
+) -> JobReport:
+    """Fill several outputs in one pass over their blocks, continuing what an earlier one began.
+
+    Args:
+        name: of the pass; short.
+        parts: each output, none of them finished, and the job that it is the result of. Blocks are those of
+            the first; the jobs' own functions are not called.
+        start_worker: as in `Job`; its function writes a block of every output.
+        num_workers: worker processes, 1 or more.
+        progress: whether to show a progress line on standard error.
+
+    Raises:
+        FailedBlocksError, DataError, ConfigError: as `run_stage`, for any of the outputs.
+    """
+    first = parts[0][0]
+    # Marks lie in the first output. Whoever deletes another one makes them those of other outputs.
+    identity = {"outputs": [output.fingerprint() for _, output in parts]}
+    cut = [int(s) for s in first.grid.block_shape]
+    key = hashlib.sha256(json.dumps([identity, cut], sort_keys=True).encode()).hexdigest()[:16]
+    folder = first.state_dir / "together" / key
+    job = replace(first, name=name, start_worker=start_worker, identity=identity, state_dir=folder)
+    with ExitStack() as stack:
+        locks = [stack.enter_context(work_lock(one)) for one in (*(part for part, _ in parts), job)]
+        for part, _ in parts:
+            claim(part)
+        report = run_locked(job, locks, num_workers=num_workers, progress=progress)
+        for part, output in parts:
+            mark_finished(part, output)
+        for part, _ in parts:
+            finish(part)
     return report
 
 

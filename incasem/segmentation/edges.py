@@ -62,6 +62,10 @@ class GraphTarget:
         """Create the store, and return the job that fills it."""
         # So that the marks of blocks whose store was deleted are not believed.
         token = self.store.create()
+        state_dir = self.state_dir.with_name(f"{self.state_dir.name}.{token}")
+        for left in self.state_dir.parent.glob(f"{self.state_dir.name}.*"):
+            if left != state_dir:
+                shutil.rmtree(left, ignore_errors=True)
         return Job(
             name=JOB,
             grid=grid,
@@ -72,7 +76,7 @@ class GraphTarget:
                 "histograms": self.settings.histograms,
                 "long_range": self.settings.long_range,
             },
-            state_dir=self.state_dir.with_name(f"{self.state_dir.name}.{token}"),
+            state_dir=state_dir,
         )
 
     def output(self, grid: Grid) -> "GraphOutput":
@@ -127,9 +131,6 @@ def write_edges(
         FailedBlocksError: blocks that could not be done.
     """
     job = edge_job(affinities, fragments, target, block_shape)
-    for left in target.state_dir.parent.glob(f"{target.state_dir.name}.*"):
-        if left != job.state_dir:  # marks of a store that was deleted
-            shutil.rmtree(left, ignore_errors=True)
     return run_stage(job, target.output(job.grid), num_workers, progress)
 
 

@@ -4,10 +4,10 @@
    inside the output, pieces and faces to small tables (`incasem.segmentation._labelling`);
 2. neighbouring blocks compare their faces, and each piece gets the number of its fragment
    (`incasem.segmentation._joining`);
-3. the labels are replaced by these numbers.
+3. the labels are replaced by these numbers (`incasem.segmentation._writing`).
 
 Where the region graph is wanted too, the first pass counts it on the way, see
-`incasem.segmentation._piece_graph`.
+`incasem.segmentation._piece_graph`. It is complete before the last pass, which can write segmentations, too.
 
 Fragments are numbered 1, 2, … in the order in which a scan of the volume meets them; 0 is background.
 
@@ -29,7 +29,8 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -123,20 +124,7 @@ def write_fragments(
     if num_workers < 0:
         raise ConfigError(explain("num_workers", num_workers, "0 or more", "Use the number of cores"))
     stage = prepare_fragments(affinities, output, settings, mask, block_shape, chunk_shape, graph)
-    final = stage.write_job()
-    if is_finished(final, stage.output):
-        finish(final)  # a run that was killed between its mark and its cleaning leaves this to us
-        return stage.output
-    stage.graph_is_wanted()  # refuses what other fragments left there, before the long work
-    with work_lock(replace(final, state_dir=stage.state_dir / "command")):
-        if num_workers == 0:
-            stage.run_in_process()
-        else:
-            stage.label(num_workers, progress)
-            stage.number(num_workers, progress)
-            stage.collect(num_workers, progress)
-            run_stage(final, stage.output, num_workers, progress)
-    logger.info("%s holds %s fragments", stage.output.path, stage.output.attributes.get(COUNT_ATTRIBUTE))
+    stage.run(num_workers, progress)
     return stage.output
 
 
@@ -233,6 +221,40 @@ class FragmentStage:
         start = partial(start_collecting, self.grid, self.folder, graph.store, graph.output(self.grid).cut)
         return graph.job(self.affinities, self.output, self.grid, start)
 
+    def is_finished(self) -> bool:
+        """Return whether the fragments are there.
+
+        Raises:
+            DataError: there are others.
+        """
+        final = self.write_job()
+        if not is_finished(final, self.output):
+            return False
+        finish(final)  # a run that was killed between its mark and its cleaning leaves this to us
+        return True
+
+    def run(self, num_workers: int, progress: bool) -> None:
+        """Run all passes, or what is left of them; 0 workers do it in this process."""
+        if self.is_finished():
+            return
+        with self.sole_command():
+            if num_workers == 0:
+                self.run_in_process()
+            else:
+                self.number(num_workers, progress)
+                run_stage(self.write_job(), self.output, num_workers, progress)
+
+    @contextmanager
+    def sole_command(self) -> Iterator[None]:
+        """Keep other commands away from the tables between the passes.
+
+        Raises:
+            DataError: another command is there, or the store holds the graph of other fragments.
+        """
+        self.graph_is_wanted()
+        with work_lock(replace(self.write_job(), state_dir=self.state_dir / "command")):
+            yield
+
     def graph_is_wanted(self) -> bool:
         """Return whether there is a region graph to be put together.
 
@@ -263,23 +285,26 @@ class FragmentStage:
             state_dir=self.state_dir,
         )
 
-    def label(self, num_workers: int, progress: bool) -> None:
-        """Run the first pass, or what is left of it."""
-        run_stage(self.label_job(), self.scratch(), num_workers, progress)
-
     def number(self, num_workers: int, progress: bool) -> None:
-        """Run the second pass, and number the fragments."""
+        """Run all passes but the last one, or what is left of them."""
+        run_stage(self.label_job(), self.scratch(), num_workers, progress)
         if len(self.grid) <= _FEW_BLOCKS:
             run_in_process(self.match_job())
         else:
             run_job(self.match_job(), num_workers=num_workers, progress=progress)
-        self.output.set_attributes(**{COUNT_ATTRIBUTE: join(self.grid, self.folder)})
+        self._join()
+        self.collect(num_workers, progress)
+
+    def _join(self) -> None:
+        count = join(self.grid, self.folder)
+        self.output.set_attributes(**{COUNT_ATTRIBUTE: count})
+        logger.info("%s: %d fragments", self.output.path, count)
 
     def run_in_process(self) -> None:
         """Do everything in this process, without marks, and remove the scratch."""
         run_in_process(self.label_job(durable=False))
         run_in_process(self.match_job(durable=False))
-        self.output.set_attributes(**{COUNT_ATTRIBUTE: join(self.grid, self.folder)})
+        self._join()
         self.collect(0, progress=False)
         run_in_process(self.write_job())
         mark_finished(self.write_job(), self.output)

@@ -1,4 +1,4 @@
-"""The segmentation of a volume: each fragment's id replaced by that of its segment, in one pass.
+"""Segmentations of a volume: each fragment's id replaced by that of its segment, in one pass for all of them.
 
 A segment is called by the smallest id of its fragments. So it has the same id at all thresholds until it is
 merged into another one, the ids say which fragment to look at, and fragments of any origin keep ids that
@@ -9,6 +9,7 @@ nothing that reads a segmentation needs two cases, and zeros compress to nothing
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from incasem.segmentation._tables import look_up
 from incasem.segmentation.fragment_ids import read_ids
 from incasem.volumes import Volume, create_volume, exists, open_volume
 
-__all__ = ["LookUp", "create_segmentation", "relabel", "relabel_job"]
+__all__ = ["LookUp", "Target", "create_segmentation", "relabel", "relabel_job", "start_relabelling"]
 
 JOB = "relabel"
 _ABOUT = "about.json"
@@ -126,10 +127,22 @@ def create_segmentation(path: str, fragments: Volume, chunk_shape: Sequence[int]
     )
 
 
+@dataclass(frozen=True)
+class Target:
+    """A segmentation to be written.
+
+    Attributes:
+        table: segments of the fragments; it must be there when the writing starts.
+        volume: as `create_segmentation` made it.
+    """
+
+    table: LookUp
+    volume: Volume
+
+
 def relabel_job(
     fragments: Volume,
-    table: LookUp,
-    output: Volume,
+    target: Target,
     identity: Mapping[str, object],
     block_shape: Sequence[int] | None = None,
 ) -> Job:
@@ -137,38 +150,46 @@ def relabel_job(
 
     Args:
         fragments: ids of the voxels.
-        table: their segments; it must be there when the job starts.
-        output: as `create_segmentation` made it.
+        target: what is written.
         identity: what determines the segmentation.
         block_shape: voxels a block; None chooses.
     """
+    output = target.volume
     block = block_shape or default_block_shape(output.write_shape, volume_shape=output.shape)
     return Job(
         name=JOB,
         grid=Grid(output.roi_voxels, Coordinate(block)),
-        start_worker=partial(_start, fragments, table, output),
+        start_worker=partial(start_relabelling, fragments, [target]),
         identity=identity,
         state_dir=Path(output.path) / ".incasem",
     )
 
 
-def _start(fragments: Volume, table: LookUp, output: Volume) -> BlockFunction:
-    ids, segments = table.read()
+def start_relabelling(fragments: Volume, targets: Sequence[Target]) -> BlockFunction:
+    """Return the function that writes the segments of a block.
+
+    Args:
+        fragments: read once for all targets.
+        targets: get the segments.
+    """
+    tables = [(target.table.read(), target.volume) for target in targets]
 
     def relabel_block(block: Block) -> None:
         voxels = read_ids(fragments, block.write_roi)
-        try:
-            found = relabel(voxels, ids, segments, out=voxels)
-        except KeyError as error:
-            raise DataError(
-                explain(
-                    f"an id in {fragments.path} at {format_roi(block.write_roi)}",
-                    error.args[0],
-                    f"one of the {ids.size - 1} fragments that were agglomerated",
-                    "The fragments changed in between: delete the edge store and run the command again",
-                )
-            ) from error
-        output.write_voxels(block.write_roi, found)
+        found = voxels if len(tables) == 1 else np.empty_like(voxels)
+        for (known, segments), volume in tables:
+            try:
+                relabel(voxels, known, segments, out=found)
+            except KeyError as error:
+                raise DataError(
+                    explain(
+                        f"an id in {fragments.path} at {format_roi(block.write_roi)}",
+                        error.args[0],
+                        f"one of the {known.size - 1} fragments that were agglomerated",
+                        "The fragments changed in between: delete the edge store and run the command again",
+                    )
+                ) from error
+            volume.write_voxels(block.write_roi, found)
 
     return relabel_block
 

@@ -9,27 +9,37 @@ lookup/<scoring>_<threshold>/   segment of each fragment
 segmentation/<scoring>_<threshold>/   ids of the segments, uint64
 ```
 
+The fragments' last pass writes the segmentations as well, where the region graph is counted before it.
+
 Each stage is continued after an interruption and skipped when it is finished; other settings for the same
 output are refused. More thresholds and other scorings use the fragments and the region graph that are there.
 """
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from incasem.blockwise import format_seconds, is_finished, run_stage
+from incasem.blockwise import finish, format_seconds, is_finished, run_together
 from incasem.blockwise.state import held
 from incasem.errors import ConfigError, DataError, explain
+from incasem.segmentation._writing import start_writing
 from incasem.segmentation.affinity_map import AffinityMap, open_affinities
 from incasem.segmentation.agglomeration import SizeRules, agglomerate, check_thresholds
 from incasem.segmentation.edge_store import EdgeStore, open_edge_store
 from incasem.segmentation.edges import EdgeSettings, GraphTarget, write_edges
 from incasem.segmentation.fragment_settings import FragmentSettings
-from incasem.segmentation.fragments import write_fragments
-from incasem.segmentation.relabel import LookUp, create_segmentation, relabel_job
+from incasem.segmentation.fragments import FragmentStage, prepare_fragments
+from incasem.segmentation.relabel import (
+    LookUp,
+    Target,
+    create_segmentation,
+    relabel_job,
+    start_relabelling,
+)
 from incasem.segmentation.scoring import Scoring, parse_scoring
 from incasem.volumes import Volume, open_volume, placed_like, split_path
 
@@ -153,29 +163,32 @@ def segment(options: SegmentOptions, *, num_workers: int, progress: bool = True)
     _ = affinities.nearest
     graph = _graph(options, scoring)
     clock = _Clock()
-    with _sole_command(options.output):
+    with _sole_command(options.output), ExitStack() as stack:
         with clock("fragments"):
-            fragments = _fragments(options, affinities, graph, num_workers, progress)
+            fragments, unwritten = _fragments(options, affinities, graph, num_workers, progress)
+            if unwritten is not None:
+                stack.enter_context(unwritten.sole_command())
+                unwritten.number(num_workers, progress)
         with clock("edges"):
-            write_edges(
-                affinities,
-                fragments,
-                graph,
-                num_workers=num_workers,
-                progress=progress,
-                block_shape=options.block_shape,
-            )
-        targets = [_Target(options, scoring, t, affinities, fragments) for t in thresholds]
+            if unwritten is None:
+                write_edges(
+                    affinities,
+                    fragments,
+                    graph,
+                    num_workers=num_workers,
+                    progress=progress,
+                    block_shape=options.block_shape,
+                )
+        results = [_Result(options, scoring, t, affinities, fragments) for t in thresholds]
         with clock("agglomeration"):
-            _agglomerate(targets, graph.store, scoring, options.rules)
-        with clock("relabel"):
-            for target in targets:
-                run_stage(target.job, target.volume, num_workers, progress)
+            _agglomerate(results, graph.store, scoring, options.rules)
+        with clock("writing"):
+            _write(results, fragments, unwritten, num_workers, progress)
         graph.store.database.disconnect()
-    counts = [target.table.counts() for target in targets]
+    counts = [result.target.table.counts() for result in results]
     made = (
-        Segmentation(target.threshold, segments, Path(target.volume.path))
-        for target, (_, _, segments) in zip(targets, counts, strict=True)
+        Segmentation(result.threshold, segments, Path(result.target.volume.path))
+        for result, (_, _, segments) in zip(results, counts, strict=True)
     )
     return SegmentReport(counts[0][0], counts[0][1], tuple(made), clock.seconds, options.output)
 
@@ -214,20 +227,23 @@ def _sole_command(output: Path) -> Iterator[None]:
 
 def _fragments(
     options: SegmentOptions, affinities: AffinityMap, graph: GraphTarget, num_workers: int, progress: bool
-) -> Volume:
+) -> tuple[Volume, FragmentStage | None]:
+    """Return the fragments; and, where the graph comes before their last pass, the passes that make them."""
     if options.own_fragments is not None:
-        return placed_like(open_volume(options.own_fragments, quiet=True), affinities.volume)
-    return write_fragments(
+        return placed_like(open_volume(options.own_fragments, quiet=True), affinities.volume), None
+    stage = prepare_fragments(
         affinities,
         options.output / "fragments",
         options.fragments,
         mask=None if options.mask is None else open_volume(options.mask),
-        num_workers=num_workers,
-        progress=progress,
         block_shape=options.block_shape,
         chunk_shape=options.chunk_shape,
         graph=graph,
     )
+    if stage.graph is not None and not stage.is_finished():
+        return stage.output, stage
+    stage.run(num_workers, progress)
+    return stage.output, None
 
 
 def _edge_settings(options: SegmentOptions, scoring: Scoring) -> EdgeSettings:
@@ -248,8 +264,8 @@ def _graph(options: SegmentOptions, scoring: Scoring) -> GraphTarget:
     return GraphTarget(store, options.output / f".{name}.incasem", settings)
 
 
-class _Target:
-    """One threshold: its look-up table, its volume, and the job that writes it."""
+class _Result:
+    """The segmentation of one threshold: its look-up table, its volume, and the job that writes it."""
 
     def __init__(
         self,
@@ -277,25 +293,55 @@ class _Target:
             "dust": rules.dust,
         }
         name = _name(scoring, threshold)
-        self.table = LookUp(options.output / "lookup" / name)
         path = str(options.output / "segmentation" / name)
-        self.volume = create_segmentation(path, fragments, options.chunk_shape)
-        self.job = relabel_job(fragments, self.table, self.volume, self.identity, options.block_shape)
-        is_finished(self.job, self.volume)  # refuses what other settings made, before the long work
+        self.target = Target(
+            LookUp(options.output / "lookup" / name),
+            create_segmentation(path, fragments, options.chunk_shape),
+        )
+        self.job = relabel_job(fragments, self.target, self.identity, options.block_shape)
+        self.is_written()  # refuses what other settings made, before the long work
 
     @property
     def needs_table(self) -> bool:
         """Whether the table is still to be made."""
-        return not self.table.belongs_to(self.identity)
+        return not self.target.table.belongs_to(self.identity)
+
+    def is_written(self) -> bool:
+        """Return whether the segmentation is there."""
+        return is_finished(self.job, self.target.volume)
 
 
-def _agglomerate(targets: Sequence[_Target], store: EdgeStore, scoring: Scoring, rules: SizeRules) -> None:
+def _agglomerate(results: Sequence[_Result], store: EdgeStore, scoring: Scoring, rules: SizeRules) -> None:
     """Make the look-up tables that are missing."""
-    wanted = [target for target in targets if target.needs_table]
+    wanted = [result for result in results if result.needs_table]
     if not wanted:
         return
     found = agglomerate(
-        store.edges(), store.fragments(), scoring, [target.threshold for target in wanted], rules
+        store.edges(), store.fragments(), scoring, [result.threshold for result in wanted], rules
     )
-    for target, segments in zip(wanted, found.segments, strict=True):
-        target.table.write(found.fragments, segments, found.edges, target.identity)
+    for result, segments in zip(wanted, found.segments, strict=True):
+        result.target.table.write(found.fragments, segments, found.edges, result.identity)
+
+
+def _write(
+    results: Sequence[_Result],
+    fragments: Volume,
+    unwritten: FragmentStage | None,
+    num_workers: int,
+    progress: bool,
+) -> None:
+    """Write the segmentations that are missing in one pass, and in the same one the fragments if they are."""
+    left = []
+    for result in results:
+        if result.is_written():
+            finish(result.job)  # a run that was killed between its mark and its cleaning leaves this to us
+        else:
+            left.append(result)
+    parts = [(result.job, result.target.volume) for result in left]
+    targets = [result.target for result in left]
+    if unwritten is not None:
+        parts = [(unwritten.write_job(), fragments), *parts]
+        start = partial(start_writing, unwritten.folder, fragments, targets)
+        run_together("write", parts, start, num_workers, progress)
+    elif parts:
+        run_together("relabel", parts, partial(start_relabelling, fragments, targets), num_workers, progress)

@@ -3,7 +3,7 @@ import sys
 import cloudpickle
 import pytest
 
-from incasem.blockwise import Grid, Job, is_finished, run_stage
+from incasem.blockwise import Grid, Job, is_finished, run_stage, run_together
 from incasem.errors import DataError, FailedBlocksError
 from incasem.geometry import Coordinate, Roi
 
@@ -16,9 +16,13 @@ class Folder:
     def __init__(self, path):
         self.path = str(path)
         self.attributes = {"resolution": [5, 5, 5]}
+        self.made = 1
 
     def set_attributes(self, **attributes):
         self.attributes.update(attributes)
+
+    def fingerprint(self):
+        return {"path": self.path, "made": self.made}
 
 
 class Count:
@@ -100,3 +104,56 @@ def test_what_a_kill_between_mark_and_cleaning_left_is_cleaned(tmp_path):
 def test_an_identity_that_json_cannot_hold_is_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         run_stage(make_job(tmp_path, {"x": float("nan")}), Folder(tmp_path / "out"), 1, progress=False)
+
+
+def two_parts(folder, **identity):
+    jobs = [make_job(folder / name, {"name": name} | identity) for name in ("one", "other")]
+    return [(job, Folder(job.state_dir.parent)) for job in jobs]
+
+
+def blocks_of(folder):
+    return sorted((folder / "blocks").read_text().split())
+
+
+def test_one_pass_fills_two_outputs_and_each_is_the_result_of_its_own_job(tmp_path):
+    parts = two_parts(tmp_path)
+    report = run_together("both", parts, Count(tmp_path / "blocks"), 2, progress=False)
+    assert (report.name, report.blocks_done) == ("both", 3)
+    assert blocks_of(tmp_path) == ["0", "1", "2"]
+    for job, output in parts:
+        assert is_finished(job, output)
+        assert output.attributes["incasem"]["identity"] == job.identity
+        assert not job.state_dir.exists()
+
+
+def test_a_failed_pass_over_two_outputs_goes_on(tmp_path):
+    parts = two_parts(tmp_path)
+    with pytest.raises(FailedBlocksError, match="this block is bad"):
+        run_together("both", parts, Count(tmp_path / "blocks", fail=1), 1, progress=False)
+    assert not any(is_finished(job, output) for job, output in parts)
+    report = run_together("both", parts, Count(tmp_path / "blocks"), 1, progress=False)
+    assert (report.blocks_done, report.blocks_resumed) == (1, 2)
+    assert blocks_of(tmp_path) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_the_marks_of_two_outputs_do_not_count_for_others(tmp_path, changed):
+    """One of them was deleted and made again, empty, or is left out: what was done holds no more."""
+    parts = two_parts(tmp_path)
+    with pytest.raises(FailedBlocksError, match="this block is bad"):
+        run_together("both", parts, Count(tmp_path / "blocks", fail=1), 1, progress=False)
+    parts[changed][1].made += 1
+    assert run_together("both", parts, Count(tmp_path / "blocks"), 1, progress=False).blocks_done == 3
+    with pytest.raises(FailedBlocksError, match="this block is bad"):
+        run_together("both", two_parts(tmp_path), Count(tmp_path / "blocks", fail=1), 1, progress=False)
+    alone = two_parts(tmp_path)[:1]
+    assert run_together("one", alone, Count(tmp_path / "blocks"), 1, progress=False).blocks_done == 3
+
+
+def test_outputs_begun_with_other_settings_are_left_alone(tmp_path):
+    with pytest.raises(FailedBlocksError, match="this block is bad"):
+        run_together("both", two_parts(tmp_path), Count(tmp_path / "blocks", fail=1), 1, progress=False)
+    first, second = two_parts(tmp_path)[0], two_parts(tmp_path, dust=9)[1]
+    with pytest.raises(DataError, match=r"other was begun with other settings:\n  dust: was null, is now 9"):
+        run_together("both", [first, second], Count(tmp_path / "blocks"), 1, progress=False)
+    assert blocks_of(tmp_path) == ["0", "2"]

@@ -93,11 +93,11 @@ def test_killed_in_every_stage_it_gives_the_same_bytes(source, tmp_path):
     kill_when(run, times(f"{scratch}/labelling"), lambda: not (out / scratch / "matching").exists())
     kill_when(run, times(f"{scratch}/matching"), lambda: not (out / scratch / "first_piece.npy").exists())
     kill_when(run, times(".edges_histograms.incasem.*"), lambda: not is_complete(out))
-    kill_when(run, times("fragments/.incasem"), lambda: is_complete(out) and (out / scratch).exists())
     dying = subprocess.run([sys.executable, "-c", KILLED_IN_AGGLOMERATION, *command], capture_output=True)
     assert dying.returncode == -signal.SIGKILL, dying.stderr.decode()
     assert (out / "lookup" / NAME / "fragments.npy").read_bytes() == b"half of it"
-    kill_when(run, times(f"segmentation/{NAME}/.incasem"), lambda: (segmentation / ".incasem").exists())
+    writing = "fragments/.incasem/together/*"
+    kill_when(run, times(writing), lambda: is_complete(out) and (segmentation / ".incasem").exists())
     assert subprocess.run(run, capture_output=True).returncode == 0
 
     for name in ("fragments", f"segmentation/{NAME}"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from incasem.blockwise import run_in_process, run_stage
 from incasem.errors import DataError, FailedBlocksError
-from incasem.segmentation.relabel import LookUp, create_segmentation, relabel, relabel_job
+from incasem.segmentation.relabel import LookUp, Target, create_segmentation, relabel, relabel_job
 from incasem.volumes import open_volume
 from tests.segmentation.maps import random_blobs, store
 
@@ -89,7 +89,7 @@ def test_a_volume_in_blocks(tmp_path, workers, dtype):
     assert not table.belongs_to(identity | {"threshold": 0.6})
     assert table.counts() == (every.size - 1, 5, np.unique(segments[segments > 0]).size)
     output = create_segmentation(str(tmp_path / "a.zarr/segmentation/mean_0.5"), fragments, (4, 4, 4))
-    job = relabel_job(fragments, table, output, identity, (4, 8, 4))
+    job = relabel_job(fragments, Target(table, output), identity, (4, 8, 4))
     if workers:
         run_stage(job, output, workers, progress=False)
     else:
@@ -117,7 +117,7 @@ def test_a_fragment_that_was_not_agglomerated_is_named(tmp_path):
     table.write(every[:-1], segments[:-1], 0, {})
     output = create_segmentation(str(tmp_path / "a.zarr/segmentation/x"), fragments)
     with pytest.raises(FailedBlocksError, match=f"an id in .* is {every[-1]}; allowed: one of the"):
-        run_stage(relabel_job(fragments, table, output, {}), output, 1, progress=False)
+        run_stage(relabel_job(fragments, Target(table, output), {}), output, 1, progress=False)
 
 
 def test_a_table_that_is_not_whole_is_made_again(tmp_path):

@@ -94,7 +94,7 @@ def test_the_neurites_are_found(source, whole):
 
 def test_what_is_finished_is_kept(source, whole):
     first, out = whole[0], whole[0].output
-    assert list(first.seconds) == ["fragments", "edges", "agglomeration", "relabel"]
+    assert list(first.seconds) == ["fragments", "edges", "agglomeration", "writing"]
     assert [s.threshold for s in first.segmentations] == [0.2, 0.6]
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     again = segment(options(source, out, scoring="hist_quant_50_initmax"), num_workers=1, progress=False)
