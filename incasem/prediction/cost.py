@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from incasem.networks import Backend, ValidNetwork, rearranged
 
@@ -78,10 +78,10 @@ class NetworkCost:
 
     def _trace(self, input_shape: tuple[int, ...]) -> CallCost:
         # The input tensor is made inside, so that it counts as living memory.
-        with torch.no_grad(), _LiveTensors() as live, FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), _Trace() as trace:
             raw = torch.empty((1, self._channels, *input_shape), device="meta", dtype=self._dtype)
             self._network(raw)
-        return CallCost(int(counter.get_total_flops()), live.peak, live.largest)
+        return trace.cost
 
 
 def training_cost(network: ValidNetwork, input_shape: Sequence[int]) -> CallCost:
@@ -92,29 +92,41 @@ def training_cost(network: ValidNetwork, input_shape: Sequence[int]) -> CallCost
     """
     module = copy.deepcopy(network).train().to("meta")
     first_weight = next(module.parameters())
-    with _LiveTensors() as live, FlopCounterMode(display=False) as counter:
+    with _Trace() as trace:
         raw = torch.empty(
             (1, int(first_weight.shape[1]), *input_shape), device="meta", dtype=first_weight.dtype
         )
         module(raw).sum().backward()
-    return CallCost(int(counter.get_total_flops()), live.peak, live.largest)
+    return trace.cost
 
 
-class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows which tensors live, from their creation to the death of their storage."""
+class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations; follows which tensors live, from their creation to the death of their storage."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._living: dict[int, int] = {}
         self._serial = 0
         self._seen: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-        self.peak = 0
-        self.largest = 0
+        self._flops = self._peak = self._largest = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare torch the loading of its compiler, which would take longer than all that is traced here."""
+        return False
+
+    @property
+    def cost(self) -> CallCost:
+        """What was found up to now."""
+        return CallCost(int(self._flops), self._peak, self._largest)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self._flops += count(*args, **(kwargs or {}), out_val=result)
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
                 self._follow(tensor)
@@ -129,5 +141,5 @@ class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._serial += 1
         self._living[self._serial] = elements
         weakref.finalize(storage, self._living.pop, self._serial)
-        self.largest = max(self.largest, elements)
-        self.peak = max(self.peak, sum(self._living.values()))
+        self._largest = max(self._largest, elements)
+        self._peak = max(self._peak, sum(self._living.values()))

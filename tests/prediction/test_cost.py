@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -66,3 +69,14 @@ def test_tracing_leaves_the_network_alone():
     assert network.layer.weight.device.type == "cpu"
     assert torch.equal(network.layer.weight, before)
     assert network.training
+
+
+def test_a_plan_does_not_load_the_compiler_of_torch():
+    """It takes longer to load than a small prediction."""
+    code = (
+        "import sys, torch, incasem.prediction.cost as cost; from incasem.networks.unet import Unet; "
+        "cost.NetworkCost(Unet(num_fmaps=1), 'cpu').call((100, 100, 100)); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
