@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = {
-    "errors": -1, "durable": -1, "allocation": -1, "compiled": -1, "geometry": 0,
+    "errors": -1, "durable": -1, "allocation": -1, "compiled": -1, "garbage": -1, "geometry": 0,
     "volumes": 1, "networks": 1, "pixels": 1, "metrics": 1, "config": 1, "tracking": 1, "phantom": 1,
     "downloads": 1,
     "blockwise": 2, "tasks": 2,

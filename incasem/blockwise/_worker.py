@@ -26,6 +26,7 @@ from incasem.blockwise.job import BlockFunction, StagedFunction, WorkerUnusableE
 from incasem.blockwise.notices import NoticeWriter
 from incasem.blockwise.slots import take_slot
 from incasem.blockwise.timing import timed
+from incasem.garbage import collect_rarely
 
 __all__ = ["make_worker"]
 
@@ -46,6 +47,7 @@ def make_worker(order: Order) -> Callable[[], None]:
 
     def run_worker() -> None:
         _exit_when_orphaned()
+        collect_rarely()
         keep_freed_memory()  # one block after the other needs the same pieces of memory
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger().addHandler(NoticeWriter(logs))

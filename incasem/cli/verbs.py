@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from incasem.errors import ConfigError, DataError, IncasemError, did_you_mean
+from incasem.garbage import collect_rarely
 
 _MEND_FILE = "Check that it is where it should be, its permissions, and the free space."
 READER_GONE = 141  # that of a command ended by SIGPIPE
@@ -138,6 +139,7 @@ def neuroglancer() -> None:
 
 def run_verb(name: str, arguments: Sequence[str], program: str) -> int:
     """Run one verb. Errors that a user can mend end in one line on stderr and their exit code."""
+    collect_rarely()
     _set_up_logging()
     verb = VERBS[name]
     function = getattr(importlib.import_module(verb.module), verb.function)

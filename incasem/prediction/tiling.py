@@ -104,6 +104,9 @@ class AlignedTiling(Tiling):
             least one stride. None: any region is one tile.
         margin: voxels (before, after) that each tile emits at least beyond what is kept of it, and beyond
             ``tile_shape``; see `symmetries`.
+
+    Attributes:
+        tile_shape: as asked for, in whole strides.
     """
 
     def __init__(
@@ -111,9 +114,9 @@ class AlignedTiling(Tiling):
     ) -> None:
         self._network, self._margin = network, margin
         self.context = network.context_voxels
-        self._tile_shape: Coordinate | None = None
+        self.tile_shape: Coordinate | None = None
         if tile_shape is not None:
-            self._tile_shape = Coordinate(
+            self.tile_shape = Coordinate(
                 max(t // s, 1) * s for t, s in zip(tile_shape, network.stride, strict=True)
             )
 
@@ -123,7 +126,7 @@ class AlignedTiling(Tiling):
         before, after = (voxels[axis] for voxels in self._margin)
         first = (begin - before) // stride * stride
         span = end - before - first
-        step = span if self._tile_shape is None else self._tile_shape[axis]
+        step = span if self.tile_shape is None else self.tile_shape[axis]
         # Networks emit a few voxels more than a multiple of the stride; the last tile makes use of them.
         spare = self._emitted(axis, step + before + after) - step - before - after
         count = max(1, -(-(span - spare) // step))
@@ -146,7 +149,7 @@ class AlignedTiling(Tiling):
 
     def with_margin(self, margin: Margin) -> "AlignedTiling":
         """Return the tiling with tiles that emit more; see `Tiling.with_margin`."""
-        return AlignedTiling(self._network, self._tile_shape, margin)
+        return AlignedTiling(self._network, self.tile_shape, margin)
 
     def is_smallest(self, tile: Tile) -> bool:
         """Return whether no smaller tile than ``tile`` could be given to the network."""
@@ -160,7 +163,7 @@ class AlignedTiling(Tiling):
         sizes = zip(tile.keep_roi.shape, tile.input_roi.shape, self._least(), strict=True)
         edges = [keep if read > smallest else 0 for keep, read, smallest in sizes]
         axis = edges.index(max(edges))
-        limits = list(self._tile_shape or Coordinate((_UNLIMITED,) * 3))
+        limits = list(self.tile_shape or Coordinate((_UNLIMITED,) * 3))
         limits[axis] = max(1, edges[axis] // 2)
         return AlignedTiling(self._network, limits, self._margin)
 

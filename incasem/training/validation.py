@@ -15,7 +15,7 @@ from incasem.blockwise import Grid
 from incasem.config import DataEntry, TrainingConfig
 from incasem.geometry import Coordinate, Roi
 from incasem.networks import ValidNetwork
-from incasem.prediction import Predictor, tiling_for
+from incasem.prediction import AlignedTiling, Predictor, tiling_for
 from incasem.tasks.chosen import task_of
 from incasem.tasks.grey_values import normalise
 from incasem.tasks.region_scores import RegionScores
@@ -108,24 +108,30 @@ class Validator:
             open_entry(entry, index, labels=self._task.label_kind) for index, entry in enumerate(entries)
         ]
         self._runs = 0
+        # What the memory took the last time: planning it anew would take longer than a small region.
+        self._tile_shape: Sequence[int] | None = None
         self._stopped = threading.Event()
 
     def run(self, network: ValidNetwork, iteration: int) -> list[Validation]:
         """Return one result a dataset; every ``validation.snapshot.every``-th run is kept as Zarr."""
         precision = self._config.validation.precision
-        # A network that depends on the tile is best judged on tiles as large as those of the training.
-        tiling = tiling_for(network, self._config.validation.output_size_voxels)
+        tile_shape = self._tile_shape
+        if network.depends_on_tile:  # it is best judged on tiles as large as those of the training
+            tile_shape = self._config.validation.output_size_voxels
         predictor = Predictor(
             network,
             device=self._device,
             precision=precision,
             task=self._task,
-            tiling=tiling if network.depends_on_tile else None,
+            tiling=None if tile_shape is None else tiling_for(network, tile_shape),
         )
         every = self._config.validation.snapshot.every
         snapshot = bool(every) and self._runs % every == 0
         self._runs += 1
-        return [self._one(dataset, predictor, iteration, snapshot) for dataset in self._datasets]
+        results = [self._one(dataset, predictor, iteration, snapshot) for dataset in self._datasets]
+        if isinstance(predictor.tiling, AlignedTiling):
+            self._tile_shape = predictor.tiling.tile_shape
+        return results
 
     def stop(self) -> None:
         """End a `run` in another thread with an InterruptedError, after the block that it is at."""
