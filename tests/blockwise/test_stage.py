@@ -154,6 +154,8 @@ def test_outputs_begun_with_other_settings_are_left_alone(tmp_path):
     with pytest.raises(FailedBlocksError, match="this block is bad"):
         run_together("both", two_parts(tmp_path), Count(tmp_path / "blocks", fail=1), 1, progress=False)
     first, second = two_parts(tmp_path)[0], two_parts(tmp_path, dust=9)[1]
-    with pytest.raises(DataError, match=r"other was begun with other settings:\n  dust: was null, is now 9"):
+    with pytest.raises(
+        DataError, match=r"other/out was begun with other settings:\n  dust: was null, is now 9"
+    ):
         run_together("both", [first, second], Count(tmp_path / "blocks"), 1, progress=False)
     assert blocks_of(tmp_path) == ["0", "2"]
