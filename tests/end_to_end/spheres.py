@@ -12,7 +12,7 @@ SETTINGS = (
     "model.num_fmaps=4 model.downsample_factors=[[2,2,2]] training.input_size_voxels=[42,42,42] "
     "training.output_size_voxels=[24,24,24] training.iterations=6 training.save_every=2 "
     "training.optimizer.lr=0.01 seed=1 "
-    "validation.validate_every=2 training.precache.num_workers=1 torch.device=cpu"
+    "validation.validate_every=2 training.precache.num_workers=0 torch.device=cpu"
 )
 
 

@@ -52,7 +52,8 @@ def neurons(shell):
     return shell
 
 
-@pytest.mark.parametrize("network", ["Unet", pytest.param("ResidualUnet", marks=pytest.mark.slow)])
+@pytest.mark.slow  # `tests/docs` types the same commands, those of examples/neurons
+@pytest.mark.parametrize("network", ["Unet", "ResidualUnet"])
 def test_neurons_are_trained_predicted_and_scored(neurons, network):
     data, runs = neurons.home / "incasem/data", neurons.home / "runs"
     places = f"directories.data={data} directories.runs={runs} data.voxel_size=[8,8,8]"

@@ -19,7 +19,7 @@ VALIDATE = {"offset": [0, 0, 96], "shape": [112, 120, 48]}
 SMALL_NETWORK = (
     "model.num_fmaps=4 training.input_size_voxels=[132,132,132] training.output_size_voxels=[38,38,38] "
     "validation.input_size_voxels=[132,132,132] validation.output_size_voxels=[38,38,38] "
-    "training.precache.num_workers=1 training.iterations=4 training.save_every=2 validation.validate_every=4 "
+    "training.precache.num_workers=0 training.iterations=4 training.save_every=2 validation.validate_every=4 "
     "training.snapshot.every=4 validation.snapshot.every=1 torch.device=cpu"
 )
 
@@ -35,7 +35,7 @@ def cell():
     return make_phantom(SHAPE, seed=3)
 
 
-@pytest.fixture(scope="module", params=["directory", "mongodb"])
+@pytest.fixture(scope="module", params=["directory", pytest.param("mongodb", marks=pytest.mark.slow)])
 def home(request, cell, tmp_path_factory):
     """A home after formatting: everything up to and including the metric mask."""
     shell = make_home(tmp_path_factory.mktemp(request.param) / "home")

@@ -40,7 +40,9 @@ def start(project, *settings):
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(project, number, code):
     process = start(project, *EVERYTHING)
     folder = project / "runs/models/0001"

@@ -138,6 +138,7 @@ def test_a_bad_checkpoint_is_found_before_anything_is_recorded(trained, damage):
     assert not (trained / "cell.zarr/volumes").exists()
 
 
+@pytest.mark.slow
 def test_the_script_goes_on_after_a_kill(trained):
     command = [
         sys.executable, str(SCRIPT), "--run_id", "1", "--checkpoint_dir", "runs/models/0001",

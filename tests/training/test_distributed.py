@@ -117,6 +117,7 @@ def test_an_error_in_one_process_ends_all(project):
     assert not (project / "runs/models/0001/model_checkpoint_1000").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_any_process_is_told_by_the_first(project):
     done = torchrun(project, ["-m", "incasem"], "training.optimizer.lr=1e30", "training.iterations=30")
     assert done.returncode != 0
@@ -124,6 +125,7 @@ def test_a_loss_that_is_not_finite_in_any_process_is_told_by_the_first(project):
     assert "; 3 (of 'train'" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_older_launcher_of_torch_starts_them_too(project):
     """That of published commands; it passes `--local-rank` before everything else."""
     launcher = [sys.executable, "-m", "torch.distributed.launch", "--standalone", "--nproc_per_node=2"]

@@ -231,7 +231,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["close", "leave"])
+@pytest.mark.parametrize("how", ["close", pytest.param("leave", marks=pytest.mark.slow)])
 def test_the_end_is_silent_and_leaves_no_process(entry, tmp_path, how):
     """Closed properly, or the interpreter just left in mid-feed."""
     (tmp_path / "script.py").write_text(SCRIPT)

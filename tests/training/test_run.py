@@ -82,8 +82,8 @@ def test_the_same_seed_gives_the_same_run(project):
     "settings",
     [
         [],
-        ["training.ema_decay=0.9"],
-        ["training.weight_standardization=true"],
+        pytest.param(["training.ema_decay=0.9"], marks=pytest.mark.slow),
+        pytest.param(["training.weight_standardization=true"], marks=pytest.mark.slow),
         ["training.ema_decay=0.9", "training.weight_standardization=true"],
         ["training.swa_start=2", "training.accumulate=2", "training.precision=fp16"],
     ],
