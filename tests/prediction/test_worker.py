@@ -158,6 +158,7 @@ def test_a_device_that_comes_back_costs_a_new_worker(prepared, tmp_path, probabi
     assert matches(tmp_path, probabilities)
 
 
+@pytest.mark.slow
 def test_a_device_that_is_gone_for_good_is_named(prepared, tmp_path, probabilities):
     # One block a worker's life: some blocks are done, but each that comes second is lost three times.
     worker = LosesDevice(with_outputs(prepared, tmp_path), tmp_path, times=99)

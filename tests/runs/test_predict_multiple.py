@@ -83,6 +83,7 @@ def test_all_checkpoints_are_predicted_scored_and_compared(trained):
     assert any(line.startswith("the best: iteration 100, F1 0.6") for line in lines)
 
 
+@pytest.mark.slow
 def test_the_record_holds_the_metrics_by_iteration(trained):
     number, _ = start(trained)
     with open_store(None, trained / "runs", PREDICTIONS, {}) as store:
@@ -112,6 +113,7 @@ def test_a_single_prediction_has_the_same_scores(trained):
     assert 0 < one["scores"]["cell"][1]["average_precision"] < 1
 
 
+@pytest.mark.slow
 def test_scores_can_be_left_out(trained):
     write_data(trained)
     with pytest.raises(ConfigError, match=r"prediction\.log_metrics"):
