@@ -242,6 +242,7 @@ class FragmentStage:
                 self.run_in_process()
             else:
                 self.number(num_workers, progress)
+                self.collect(num_workers, progress)
                 run_stage(self.write_job(), self.output, num_workers, progress)
 
     @contextmanager
@@ -286,14 +287,13 @@ class FragmentStage:
         )
 
     def number(self, num_workers: int, progress: bool) -> None:
-        """Run all passes but the last one, or what is left of them."""
+        """Run the passes that number the fragments, or what is left of them."""
         run_stage(self.label_job(), self.scratch(), num_workers, progress)
         if len(self.grid) <= _FEW_BLOCKS:
             run_in_process(self.match_job())
         else:
             run_job(self.match_job(), num_workers=num_workers, progress=progress)
         self._join()
-        self.collect(num_workers, progress)
 
     def _join(self) -> None:
         count = join(self.grid, self.folder)

@@ -170,7 +170,9 @@ def segment(options: SegmentOptions, *, num_workers: int, progress: bool = True)
                 stack.enter_context(unwritten.sole_command())
                 unwritten.number(num_workers, progress)
         with clock("edges"):
-            if unwritten is None:
+            if unwritten is not None:
+                unwritten.collect(num_workers, progress)
+            else:
                 write_edges(
                     affinities,
                     fragments,
