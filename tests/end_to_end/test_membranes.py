@@ -38,6 +38,7 @@ def sections(shell):
     return shell
 
 
+@pytest.mark.slow
 def test_membranes_are_learnt_and_sections_segmented(sections, capsys):
     def here(command):
         """Run a command in this process, which spares it the imports; return exit code and output."""
