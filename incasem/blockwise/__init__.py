@@ -23,7 +23,14 @@ from incasem.blockwise.job import (
     format_seconds,
 )
 from incasem.blockwise.slots import worker_slot
-from incasem.blockwise.stage import Output, is_finished, mark_finished, run_stage, run_together
+from incasem.blockwise.stage import (
+    Output,
+    is_finished,
+    is_finished_and_clean,
+    mark_finished,
+    run_stage,
+    run_together,
+)
 from incasem.blockwise.state import finish
 from incasem.blockwise.timing import DONE, FAILED, RESUMED, SKIPPED, STAGES, BlockRecord
 
@@ -48,6 +55,7 @@ __all__ = [
     "finish",
     "format_seconds",
     "is_finished",
+    "is_finished_and_clean",
     "label_components",
     "mark_finished",
     "mask_of",

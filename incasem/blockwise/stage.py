@@ -7,8 +7,6 @@ Where one pass fills several outputs (`run_together`), each of them is still the
 with its own mark: whatever asks for one of them later need not know with which others it was made.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,9 +15,9 @@ from typing import Any, Protocol
 
 from incasem.blockwise.engine import run_locked
 from incasem.blockwise.job import BlockFunction, Job, JobReport, identity_as_json, region_as_json
-from incasem.blockwise.state import claim, finish, refuse_other_identity, work_lock
+from incasem.blockwise.state import claim, finish, marks_dir, refuse_other_identity, work_lock
 
-__all__ = ["Output", "is_finished", "mark_finished", "run_stage", "run_together"]
+__all__ = ["Output", "is_finished", "is_finished_and_clean", "mark_finished", "run_stage", "run_together"]
 
 
 class Output(Protocol):
@@ -56,6 +54,14 @@ def is_finished(job: Job, output: Output) -> bool:
     return True
 
 
+def is_finished_and_clean(job: Job, output: Output) -> bool:
+    """Return `is_finished`, and clean what a run that was killed between its mark and its cleaning left."""
+    if not is_finished(job, output):
+        return False
+    finish(job)
+    return True
+
+
 def run_stage(job: Job, output: Output, num_workers: int, progress: bool = True) -> JobReport:
     """Fill ``output`` by ``job``, continuing what an earlier run began; do nothing where it is finished.
 
@@ -70,8 +76,7 @@ def run_stage(job: Job, output: Output, num_workers: int, progress: bool = True)
         DataError: the output belongs to another job, or another job works on it just now.
         ConfigError: the number of workers is below 1.
     """
-    if is_finished(job, output):
-        finish(job)  # a run that was killed between its mark and its cleaning leaves this to us
+    if is_finished_and_clean(job, output):
         return JobReport(job.name, 0, 0, len(job.grid), 0.0, 0, None)
     with work_lock(job) as lock:
         report = run_locked(job, [lock], num_workers=num_workers, progress=progress)
@@ -103,10 +108,9 @@ def run_together(
     first = parts[0][0]
     # Marks lie in the first output. Whoever deletes another one makes them those of other outputs.
     identity = {"outputs": [output.fingerprint() for _, output in parts]}
-    cut = [int(s) for s in first.grid.block_shape]
-    key = hashlib.sha256(json.dumps([identity, cut], sort_keys=True).encode()).hexdigest()[:16]
-    folder = first.state_dir / "together" / key
+    folder = first.state_dir / "together"
     job = replace(first, name=name, start_worker=start_worker, identity=identity, state_dir=folder)
+    job = replace(job, state_dir=folder / marks_dir(job).name)
     with ExitStack() as stack:
         locks = [stack.enter_context(work_lock(one)) for one in (*(part for part, _ in parts), job)]
         for part, _ in parts:

@@ -41,8 +41,8 @@ from incasem.blockwise import (
     Grid,
     Job,
     default_block_shape,
-    finish,
     is_finished,
+    is_finished_and_clean,
     mark_finished,
     run_in_process,
     run_job,
@@ -227,11 +227,7 @@ class FragmentStage:
         Raises:
             DataError: there are others.
         """
-        final = self.write_job()
-        if not is_finished(final, self.output):
-            return False
-        finish(final)  # a run that was killed between its mark and its cleaning leaves this to us
-        return True
+        return is_finished_and_clean(self.write_job(), self.output)
 
     def run(self, num_workers: int, progress: bool) -> None:
         """Run all passes, or what is left of them; 0 workers do it in this process."""

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from incasem.blockwise import finish, format_seconds, is_finished, run_together
+from incasem.blockwise import format_seconds, is_finished_and_clean, run_together
 from incasem.blockwise.state import held
 from incasem.errors import ConfigError, DataError, explain
 from incasem.segmentation._writing import start_writing
@@ -310,7 +310,7 @@ class _Result:
 
     def is_written(self) -> bool:
         """Return whether the segmentation is there."""
-        return is_finished(self.job, self.target.volume)
+        return is_finished_and_clean(self.job, self.target.volume)
 
 
 def _agglomerate(results: Sequence[_Result], store: EdgeStore, scoring: Scoring, rules: SizeRules) -> None:
@@ -333,12 +333,7 @@ def _write(
     progress: bool,
 ) -> None:
     """Write the segmentations that are missing in one pass, and in the same one the fragments if they are."""
-    left = []
-    for result in results:
-        if result.is_written():
-            finish(result.job)  # a run that was killed between its mark and its cleaning leaves this to us
-        else:
-            left.append(result)
+    left = [result for result in results if not result.is_written()]
     parts = [(result.job, result.target.volume) for result in left]
     targets = [result.target for result in left]
     if unwritten is not None:
